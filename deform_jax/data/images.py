@@ -1,0 +1,104 @@
+"""Image-classification sets as uint8 arrays: embedded, downloaded, placed by hand, or prepared by TFDS."""
+
+import dataclasses
+import functools
+import os
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int32, UInt8
+
+from deform_jax import checks
+from deform_jax.data import sources
+
+_TFDS = "tfds:"
+_SUBSET = "fashion_mnist_subset"
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("train_images", "train_labels", "test_images", "test_labels"),
+    meta_fields=("name", "num_classes"),
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Training and test images with their labels.
+
+    :func:`load` returns numpy arrays in host memory. The set is a pytree: ``jax.device_put(image_set)``, with a
+    sharding if wished, puts all four arrays on the devices as they are, uint8, a quarter of what floats would take;
+    :class:`Prepare` crops, flips and standardises there.
+
+    Attributes:
+      name: what it was loaded by.
+      train_images, test_images: (n, h, w, c) uint8, 0 to 255.
+      train_labels, test_labels: (n,) int32, 0 to ``num_classes`` − 1.
+      num_classes: number of classes.
+    """
+
+    name: str
+    train_images: UInt8[Array | np.ndarray, "n h w c"]
+    train_labels: Int32[Array | np.ndarray, " n"]
+    test_images: UInt8[Array | np.ndarray, "m h w c"]
+    test_labels: Int32[Array | np.ndarray, " m"]
+    num_classes: int
+
+
+def load(name: str, *, folder: str | os.PathLike | None = None, size: int | None = None) -> ImageSet:
+    """Return an image set as read-only uint8 arrays.
+
+    Args:
+      name: one of
+
+        - ``"fashion_mnist_subset"``: 10,000 training and 2,000 test images, balanced, shipped with the library;
+        - ``"fashion_mnist"``, ``"mnist"``, ``"cifar10"``, ``"cifar100"`` (fine labels): the full sets, from archives
+          placed in ``folder`` by hand or downloaded into it, with progress, and checked by their sha256;
+        - ``"tfds:NAME"``: any TFDS image-classification set that has been prepared as array_record, read without
+          TensorFlow: its splits ``train`` and ``test`` (``validation`` where there is no ``test``).
+
+      folder: where the archives are: an archive is looked for in ``folder/NAME`` and then in ``folder``, and downloaded
+        into ``folder/NAME``. Default: ``$DEFORM_JAX_DATA`` if set, else the user's cache folder. For ``"tfds:…"``, the
+        TFDS ``data_dir``, by default TFDS's own. The embedded subset does not use it.
+      size: pixels per side; smaller images are zero-padded evenly on all sides. Default: 32 for images below that
+        (28 × 28 becomes 32 × 32, as both papers' networks expect), else as stored.
+
+    Raises:
+      TypeError, ValueError: an unknown name, a missing folder, a file that is not the official archive, a TFDS set that
+        is unknown, not prepared or not of equal-sized uint8 images, or ``size`` below the images' own.
+      ConnectionError: the download failed; the message says which file to place where.
+      ImportError: pooch, tqdm or tensorflow_datasets is needed and missing; the message has the line to run.
+    """
+    if size is not None:
+        checks.integer("size", size, minimum=1)
+    arrays, num_classes = _read(name, folder)
+    finished = {}
+    for key, value in arrays.items():
+        value = _padded(value, size) if key.endswith("images") else value.astype(np.int32)
+        value.flags.writeable = False  # device_put may alias it on the CPU
+        finished[key] = value
+    return ImageSet(name=name, num_classes=num_classes, **finished)
+
+
+def _read(name: str, folder: str | os.PathLike | None) -> tuple[sources.Arrays, int]:
+    if name == _SUBSET:
+        return sources.embedded(), 10
+    if isinstance(name, str) and name in sources.SOURCES:
+        return sources.read(name, folder=folder), sources.SOURCES[name].num_classes
+    if isinstance(name, str) and name.startswith(_TFDS):
+        from deform_jax.data import tfds_sets
+
+        return tfds_sets.read(name.removeprefix(_TFDS), folder=folder)
+    known = ", ".join(repr(n) for n in (_SUBSET, *sources.SOURCES))
+    error = ValueError if isinstance(name, str) else TypeError
+    remedy = "TFDS's other image-classification sets are read as 'tfds:NAME', once prepared."
+    checks.fail("name", f"be one of {known} or 'tfds:NAME'", f"{name!r} was given", remedy, error=error)
+
+
+def _padded(images: np.ndarray, size: int | None) -> np.ndarray:
+    margins = []
+    for length in images.shape[1:3]:
+        wanted = max(length, 32) if size is None else size
+        if wanted < length:
+            shape = " × ".join(str(s) for s in images.shape[1:3])
+            checks.fail("size", "be at least the images' own", f"{size} was given for {shape} images")
+        margins.append(((wanted - length) // 2, (wanted - length + 1) // 2))
+    return np.pad(images, ((0, 0), *margins, (0, 0)))

@@ -1,0 +1,122 @@
+"""From stored uint8 images to what a network is fed: augmented (in training) and standardised, under jit."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from deform_jax import checks
+from deform_jax.data.augment import random_crop_flip
+
+_RAW = "Pass the stored uint8 images; `Prepare` scales them itself."
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Crop and flip (if ``augment``), then standardise each channel: (pixel / 255 − mean) / std.
+
+    Cropping comes first, so that its padding is black (pixel 0), as is customary. Hashable and compared by value, so
+    that one compiled function serves every equal ``Prepare``.
+
+    Args:
+      mean: each channel's mean, in units of pixel / 255.
+      std: each channel's standard deviation, in the same units, positive.
+      augment: whether to crop and flip at random, by per-image keys.
+      pad, flip: see :func:`random_crop_flip`.
+
+    Raises:
+      TypeError, ValueError: ``mean`` and ``std`` are not tuples of finite numbers of one length, a ``std`` is not
+        positive, or ``pad`` is negative.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: bool = False
+    pad: int = 4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list) or not values:
+                checks.fail(name, "be a tuple with one number per channel", f"{values!r} was given", error=TypeError)
+            for value in values:
+                checks.number(name, value, minimum=0.0 if name == "std" else None, exclusive=True)
+            object.__setattr__(self, name, tuple(float(value) for value in values))
+        if len(self.mean) != len(self.std):
+            checks.fail("std", f"have one number per channel, {len(self.mean)} as `mean`", f"it has {len(self.std)}")
+        checks.integer("pad", self.pad, minimum=0)
+
+    @classmethod
+    def from_images(cls, images: Any, *, augment: bool = False, pad: int = 4, flip: bool = True) -> "Prepare":
+        """Standardise by the mean and standard deviation of each channel over all given images and pixels.
+
+        Args:
+          images: (n, h, w, c) uint8, the training images.
+          augment, pad, flip: as for the class.
+
+        Returns:
+          A ``Prepare`` whose ``mean`` and ``std`` are Python floats rounded to 6 digits, so that they hash alike on
+          every machine.
+
+        Raises:
+          TypeError, ValueError: ``images`` is empty, not uint8 or not (n, h, w, c), or a channel is constant.
+        """
+        _uint8_images(images)
+        moments = [_moments(channel) for channel in np.moveaxis(np.asarray(images), -1, 0)]
+        for index, (_, std) in enumerate(moments):
+            if round(std, 6) == 0:
+                checks.fail("images", "vary in every channel", f"channel {index} is constant", "Leave it out.")
+        mean, std = ([round(value, 6) for value in values] for values in zip(*moments, strict=True))
+        return cls(mean=tuple(mean), std=tuple(std), augment=augment, pad=pad, flip=flip)
+
+    def __call__(self, keys: jax.Array | None, images: UInt8[Array | np.ndarray, "n h w c"]) -> Float[Array, "n h w c"]:
+        """Return the float32 images (n, h, w, c) that the network is fed.
+
+        Args:
+          keys: (n,) random keys, one per image; not looked at, and may be ``None``, where ``augment`` is off.
+          images: (n, h, w, c) uint8.
+
+        Raises:
+          TypeError, ValueError: ``images`` is not uint8 or not (n, h, w, c), has another number of channels than
+            ``mean``, or there is not one key per image while ``augment`` is on.
+        """
+        images = _uint8_images(images)
+        channels = len(self.mean)
+        if images.shape[-1] != channels:
+            checks.fail("images", f"have {channels} channel(s), as `mean`", f"the shape is {tuple(images.shape)}")
+        if self.augment:
+            images = self._augmented(keys, images)
+        mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, channels) for values in (self.mean, self.std))
+        return (images.astype(jnp.float32) / 255 - mean) / std
+
+    def _augmented(self, keys: jax.Array | None, images: jax.Array) -> jax.Array:
+        wanted, remedy = f"hold one random key per image, {images.shape[0]}", "Use `jax.random.split(key, n)`."
+        if not isinstance(keys, jax.Array):
+            checks.fail("keys", wanted, f"{type(keys).__name__} was given", remedy, error=TypeError)
+        typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+        if keys.shape[:1] != images.shape[:1] or keys.ndim != (1 if typed else 2):
+            checks.fail("keys", wanted, f"an array of shape {keys.shape} and dtype {keys.dtype} was given", remedy)
+        return jax.vmap(lambda key, image: random_crop_flip(key, image, pad=self.pad, flip=self.flip))(keys, images)
+
+
+def _uint8_images(images: Any) -> UInt8[Array, "n h w c"]:
+    images = checks.array("images", images, "n h w c", kind="integer", remedy=_RAW)
+    if images.dtype != jnp.uint8:
+        checks.fail("images", "be uint8", f"the dtype is {images.dtype}", _RAW, error=TypeError)
+    return images
+
+
+def _moments(channel: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation in units of pixel / 255, by exact whole-number sums over the histogram."""
+    count = np.zeros(256, np.int64)
+    for start in range(0, len(channel), 1000):  # bincount makes an 8-byte copy: keep it small
+        count += np.bincount(channel[start : start + 1000].ravel(), minlength=256)
+    total = int(count.sum())
+    first = sum(int(c) * value for value, c in enumerate(count))
+    second = sum(int(c) * value**2 for value, c in enumerate(count))
+    return first / total / 255, math.sqrt(second * total - first**2) / total / 255

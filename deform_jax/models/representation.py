@@ -1,0 +1,85 @@
+"""From a Flax module and its variables to the callable that every probe takes."""
+
+import dataclasses
+from collections import OrderedDict
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.tree_util import Partial
+
+from deform_jax import checks
+from deform_jax.typing import Images, PyTree, Taps
+
+
+@dataclasses.dataclass(frozen=True)
+class _Represent:
+    """Compared by value, so that networks of one architecture share one compiled probe."""
+
+    model: nn.Module
+    output: bool
+
+    def __call__(self, variables: PyTree, images: Images) -> Taps:
+        logits, taps = self.model.apply(variables, images, train=False)  # pyright: ignore[reportGeneralTypeIssues]
+        taps = OrderedDict(taps)
+        if self.output:
+            taps["output"] = logits
+        return taps
+
+
+def represent(
+    model: nn.Module, variables: PyTree, *, output: bool = False, precision: str | None = "highest"
+) -> Partial:
+    """Return ``represent(images (n, h, w, c)) -> OrderedDict {tap: (n, …)}`` for a module of this package.
+
+    The variables are leaves of the returned ``jax.tree_util.Partial`` and the architecture is compared by value:
+    probing several seeds, or a network before and after training, compiles once.
+
+    Args:
+      model: a module whose ``apply(variables, images, train=False)`` returns (logits, ordered taps).
+      variables: ``{"params": …, "batch_stats": …}``.
+      output: also append the logits as the last tap, ``"output"``.
+      precision: of the network's products; ``"highest"`` by default, since TF32 or bfloat16 rounding would be part of
+        what a sensitivity measures; ``None`` for the platform's default.
+
+    Raises:
+      TypeError, ValueError: not a Flax module, or variables without ``params``.
+    """
+    _check_variables(model, variables)
+    if hasattr(model, "precision"):
+        model = model.clone(precision=precision)
+    return Partial(_Represent(model, bool(output)), variables)
+
+
+def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -> PyTree:
+    """Return ``variables`` with every batch norm's averages set to the statistics of ``images`` (n, h, w, c).
+
+    For untrained networks: their running averages are still (0, 1), and statistics taken anew in each call would make
+    f(x) and f(τx) different functions. Ours; the papers do not say. Exact over all the images given, which pass
+    through the network at once.
+
+    Raises:
+      TypeError, ValueError: not a Flax module, variables without ``params``, or images that are not ``(n, h, w, c)``
+        finite floats.
+    """
+    _check_variables(model, variables)
+    images = checks.array("images", images, "n h w c", finite=True)
+    if "batch_stats" not in variables:
+        return variables
+    return {**variables, "batch_stats": _batch_statistics(model.clone(momentum=0.0), variables, images)}
+
+
+def _batch_statistics_of(model: nn.Module, variables: PyTree, images: Images) -> PyTree:
+    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    return updated["batch_stats"]
+
+
+_batch_statistics = jax.jit(_batch_statistics_of, static_argnums=0)
+
+
+def _check_variables(model: Any, variables: Any) -> None:
+    if not isinstance(model, nn.Module):
+        checks.fail("model", "be a Flax Linen module", f"{type(model).__name__} was given", error=TypeError)
+    if not hasattr(variables, "keys") or "params" not in variables:
+        keys = list(variables) if hasattr(variables, "keys") else type(variables).__name__
+        checks.fail("variables", "be a mapping with the key 'params'", f"{keys} was given", "Pass {'params': params}.")

@@ -1,0 +1,141 @@
+"""The block VGG of LS section 2.2, with any of its five downsamplings."""
+
+from collections import OrderedDict
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from deform_jax import checks
+from deform_jax.models import downsampling as down
+from deform_jax.models.initializers import truncated_normal_fan_in
+from deform_jax.typing import Images, Taps
+
+CIFAR10_BLOCKS = ((2, 32), (2, 64), (2, 128), (2, 256))
+IMAGENET_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+
+
+class BlockVGG(nn.Module):
+    """Blocks of 3 × 3 conv–batch norm–ReLU, each followed by a halving; global average pooling; one linear layer.
+
+    LS section 2.2. ``model.apply(variables, images, train=False) -> (logits (n, num_classes), taps)``, where
+    ``taps`` is an ``OrderedDict`` of ``(n, h, w, c)`` activations: ``input``, each conv layer after its ReLU, and each
+    downsampling's output, in depth order (13 for the CIFAR10 form, 19 for the ImageNet form, input included).
+
+    Our readings, where the paper is silent: convolutions that feed a batch norm have no bias of their own (the norm
+    would remove it); batch norm has epsilon 1e-5 and a running-average momentum of 0.9; convolutions are padded to
+    keep the size.
+
+    Attributes:
+      blocks: (layers, channels) of each block. Default: the CIFAR10 form, 2x32, 2x64, 2x128, 2x256.
+      downsampling: ``"subsample"``, ``"max"``, ``"average"``, ``"strided"`` (2 × 2 stride-2 convolution with bias) or
+        ``"strided_relu"`` (the same without bias, then batch norm and ReLU).
+      num_classes: number of logits.
+      width: factor on every channel count (rounded, at least 1).
+      axis_name: mapped axis over which batch-norm statistics are averaged while training, or None.
+      momentum: of the running averages of batch norm.
+      precision: of every convolution and product, ``None`` for the platform's default.
+
+    Raises (when initialised or applied):
+      ValueError, TypeError: unknown downsampling, impossible blocks, a batch that is not ``(n, h, w, c)`` floats, or
+        images that a halving would reduce to nothing.
+    """
+
+    blocks: tuple[tuple[int, int], ...] = CIFAR10_BLOCKS
+    downsampling: str = "max"
+    num_classes: int = 10
+    width: float = 1.0
+    axis_name: str | None = None
+    momentum: float = 0.9
+    precision: str | None = None
+
+    @nn.compact
+    def __call__(self, images: Images, train: bool = False) -> tuple[jax.Array, Taps]:
+        """Return logits and taps of a batch of images ``(n, h, w, c)``."""
+        images = self._check(images)
+        taps: Taps = OrderedDict(input=images)
+        x = images
+        for b, (layers, channels) in enumerate(self.blocks, 1):
+            features = max(1, round(channels * self.width))
+            for layer in range(1, layers + 1):
+                name = f"{self._block_name(b)}_conv{layer}"
+                x = nn.Conv(
+                    features,
+                    (3, 3),
+                    use_bias=False,
+                    kernel_init=truncated_normal_fan_in,
+                    precision=self.precision,
+                    name=name,
+                )(x)
+                x = taps[name] = nn.relu(self._norm(name, train)(x))
+            name = f"{self._block_name(b)}_down"
+            x = taps[name] = self._halve(x, name, train)
+        pooled = x.mean(axis=(1, 2))
+        head = nn.Dense(self.num_classes, kernel_init=truncated_normal_fan_in, precision=self.precision, name="head")
+        return head(pooled), taps
+
+    def _halve(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        if self.downsampling == "subsample":
+            return down.subsample(x)
+        if self.downsampling == "max":
+            return down.max_pool(x)
+        if self.downsampling == "average":
+            return down.average_pool(x)
+        with_relu = self.downsampling == "strided_relu"
+        x = down.PatchConv(x.shape[-1], use_bias=not with_relu, precision=self.precision, name=name)(x)
+        return nn.relu(self._norm(name, train)(x)) if with_relu else x
+
+    def _norm(self, layer: str, train: bool) -> nn.BatchNorm:
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=1e-5,
+            axis_name=self.axis_name,
+            name=f"{layer}_norm",
+        )
+
+    def _block_name(self, block: int) -> str:
+        return f"block{block}" if len(self.blocks) < 10 else f"block{block:02d}"
+
+    def _check(self, images: Any) -> jax.Array:
+        checks.option("downsampling", self.downsampling, down.DOWNSAMPLINGS)
+        checks.integer("num_classes", self.num_classes, minimum=1)
+        checks.number("width", self.width, minimum=0, exclusive=True)
+        if not self.blocks:
+            checks.fail("blocks", "name at least one (layers, channels) pair", "it is empty")
+        for block in self.blocks:
+            checks.size_pair("blocks", block, meaning="(layers, channels) in each block")
+            # Single digits keep the sorted order of layer names their depth order.
+            checks.integer("layers of a block", block[0], maximum=9)
+        images = checks.array("images", images, "n h w c", remedy="Add a leading axis for a single image.")
+        smallest = 2 ** len(self.blocks)
+        if min(images.shape[1:3]) < smallest:
+            checks.fail(
+                "images",
+                f"be at least {smallest} × {smallest} pixels for {len(self.blocks)} halvings",
+                f"they are {images.shape[1]} × {images.shape[2]}",
+                "Use larger images or fewer blocks.",
+            )
+        return images
+
+
+def create(name: str, **settings: Any) -> BlockVGG:
+    """Return the named architecture; ``settings`` override any of its fields.
+
+    Args:
+      name: ``"block_vgg_cifar10"`` (2x32, 2x64, 2x128, 2x256; 10 classes) or ``"block_vgg_imagenet"`` (2x64, 2x128,
+        3x256, 3x512, 3x512; 1000 classes), both LS section 2.2.
+      **settings: fields of ``BlockVGG``.
+
+    Raises:
+      ValueError: unknown name or field.
+    """
+    known = {
+        "block_vgg_cifar10": {"blocks": CIFAR10_BLOCKS, "num_classes": 10},
+        "block_vgg_imagenet": {"blocks": IMAGENET_BLOCKS, "num_classes": 1000},
+    }
+    checks.option("name", name, known)
+    fields = [f for f in BlockVGG.__dataclass_fields__ if f not in ("parent", "name")]
+    for setting in settings:
+        checks.option("settings", setting, fields)
+    return BlockVGG(**{**known[name], **settings})

@@ -1,0 +1,18 @@
+"""Measurements of networks: callables and parameter pytrees in, arrays out.
+
+Needs only jax, numpy and jaxtyping. A network is any callable ``represent(images) -> {tap: activations}``.
+"""
+
+from deform_jax.probes.distances import cosine_distance, squared_distance
+from deform_jax.probes.filters import filter_statistics, total_variation
+from deform_jax.probes.sensitivity import SensitivityParts, sensitivity, sensitivity_parts
+
+__all__ = [
+    "SensitivityParts",
+    "cosine_distance",
+    "filter_statistics",
+    "sensitivity",
+    "sensitivity_parts",
+    "squared_distance",
+    "total_variation",
+]

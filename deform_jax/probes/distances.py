@@ -1,0 +1,105 @@
+"""Distances between representations that keep float32's relative accuracy when the two are nearly equal."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from deform_jax import checks
+
+
+def cosine_distance(a: Float[Array, "*n features"], b: Float[Array, "*n features"]) -> Float[Array, "*n"]:
+    """Cosine distance 1 − a·b / (‖a‖ ‖b‖), reduced over the last axis.
+
+    It is computed as ½ ‖a/‖a‖ − b/‖b‖‖² from the difference a − b, which is exact where the two nearly agree, so that
+    distances far below 1e-7, where 1 − cos is all rounding, keep their relative accuracy. Vectors are scaled by powers
+    of two first: squares neither overflow nor underflow.
+
+    A zero vector is at distance 1 from a nonzero one and 0 from another zero vector (our convention; the ratio is
+    undefined there), with zero gradient.
+
+    Args:
+      a: (…, features) vectors, any floating dtype; narrower ones than float32 are widened first.
+      b: vectors of the same shape.
+
+    Returns:
+      (…) distances between 0 and 2, without unit.
+
+    Raises:
+      TypeError: not floating-point arrays.
+      ValueError: no feature axis, an empty axis, or different shapes.
+
+    Source: LS 2.1, d_cos.
+    """
+    return _cosine(*_pair(a, b))
+
+
+def squared_distance(a: Float[Array, "*n features"], b: Float[Array, "*n features"]) -> Float[Array, "*n"]:
+    """Squared Euclidean distance ‖a − b‖², reduced over the last axis.
+
+    Args:
+      a: (…, features) vectors, any floating dtype; narrower ones than float32 are widened first.
+      b: vectors of the same shape.
+
+    Returns:
+      (…) squared distances, in the squared unit of the features. Below 1e-38 and above 3e38 they leave float32.
+
+    Raises:
+      TypeError: not floating-point arrays.
+      ValueError: no feature axis, an empty axis, or different shapes.
+
+    Source: SI Eq. 2 (D_f, G_f); LS 2.1 mentions the Euclidean variant.
+    """
+    a, b = _pair(a, b)
+    return jnp.sum(jnp.square(widen(a) - widen(b)), axis=-1)
+
+
+def widen(x: Array) -> Array:
+    """The same values in float32, or in float64 where they came so."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def row_scale(x: Float[Array, "*n features"]) -> Float[Array, "*n 1"]:
+    """The power of two that brings the largest entry of each row into [1, 2); a constant for differentiation.
+
+    Built from the exponent's bits, because multiplying by an exact power of two is free of rounding, and because
+    ``exp2`` and division need not be exact on an accelerator.
+    """
+    largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    info = jnp.finfo(x.dtype)
+    bias = int(info.maxexp) - 1
+    exponent = lax.bitcast_convert_type(largest, f"int{info.bits}") >> info.nmant
+    return lax.bitcast_convert_type(jnp.maximum(2 * bias - exponent, 1) << info.nmant, x.dtype)
+
+
+def row_norm(x: Float[Array, "*n features"]) -> tuple[Float[Array, "*n 1"], Array]:
+    """The norm of each scaled row, 1 in place of 0 so that it can be divided by, and which rows are zero."""
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    zero = square == 0
+    return jnp.sqrt(jnp.where(zero, 1.0, square)), zero
+
+
+def _pair(a: Array, b: Array) -> tuple[Array, Array]:
+    a = checks.array("a", a, "... features")
+    b = checks.array("b", b, "... features")
+    checks.same_shape("b", b, "a", a)
+    return a, b
+
+
+@jax.jit
+def _cosine(a: Array, b: Array) -> Array:
+    a, b = widen(a), widen(b)
+    scale_a, scale_b = row_scale(a), row_scale(b)
+    # Nearly equal rows must get one scale, or else their difference would not be exact.
+    shared = jnp.minimum(scale_a, scale_b)
+    alike = jnp.maximum(scale_a, scale_b) <= 2 * shared
+    a = a * jnp.where(alike, shared, scale_a)
+    b = b * jnp.where(alike, shared, scale_b)
+    (norm_a, zero_a), (norm_b, zero_b) = row_norm(a), row_norm(b)
+    # a/‖a‖ − b/‖b‖ = (a − b − b (‖a‖ − ‖b‖)/‖b‖) / ‖a‖, with ‖a‖ − ‖b‖ from the difference too.
+    difference = a - b
+    gap = jnp.sum(difference * (a + b), axis=-1, keepdims=True) / (norm_a + norm_b)
+    chord = jnp.sum(jnp.square(difference - b * (gap / norm_b)), axis=-1, keepdims=True)
+    distance = 0.5 * chord / jnp.square(norm_a)
+    undefined = jnp.where(zero_a & zero_b, 0.0, 1.0).astype(distance.dtype)
+    return jnp.where(zero_a | zero_b, undefined, distance)[..., 0]

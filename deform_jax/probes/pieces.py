@@ -1,0 +1,50 @@
+"""Reductions of a large tap piece by piece, so that no copy of the whole is made.
+
+XLA fuses a reduction with the layer before it, computing that layer again, and on CPU keeps every intermediate that
+two reductions share: a cosine distance between two whole taps holds three more taps. In a loop it holds one row.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from deform_jax.probes.distances import widen
+from deform_jax.typing import PyTree
+
+LARGE = 2**20
+"""Entries of a tap from which images are reduced one after another."""
+BLOCK = 8192
+"""Features reduced at a time."""
+
+
+def each_image(function: Callable[..., PyTree], *taps: Float[Array, "n ..."]) -> PyTree:
+    """``function`` of each image's flat features (features,), its results stacked along n."""
+
+    def flat(rows: tuple[Array, ...]) -> PyTree:
+        return function(*(row.reshape(-1) for row in rows))
+
+    return jax.vmap(flat)(taps) if taps[0].size < LARGE else lax.map(flat, taps)
+
+
+def block_sum(term: Callable[..., Array], *taps: Float[Array, "n ..."]) -> Array:
+    """The sum of ``term(parts)`` over blocks of features, a part being (n, block) of one tap in float32.
+
+    The last block overlaps the one before; its repeated columns are set to zero, for which ``term`` must be zero.
+    """
+    n = len(taps[0])
+    features = taps[0].size // n
+    size = min(BLOCK, features)
+
+    def step(total: Array, first: Array) -> tuple[Array, None]:
+        start = jnp.minimum(first, features - size)
+        fresh = (start + jnp.arange(size) >= first)[None]
+        parts = (widen(lax.dynamic_slice_in_dim(tap.reshape(n, -1), start, size, axis=1)) for tap in taps)
+        return total + term(*(jnp.where(fresh, part, 0) for part in parts)), None
+
+    parts = (jax.eval_shape(lambda tap: widen(tap).reshape(n, -1)[:, :size], tap) for tap in taps)
+    result = jax.eval_shape(term, *parts)
+    total, _ = lax.scan(step, jnp.zeros(result.shape, result.dtype), jnp.arange(0, features, size))
+    return total

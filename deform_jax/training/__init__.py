@@ -1,0 +1,32 @@
+"""Recipes, pure train steps, device meshes, checkpoints and the loop that joins them."""
+
+from deform_jax.training.checkpoints import Checkpoint, CorruptCheckpointError, load, load_newest, save
+from deform_jax.training.loop import Run, evaluate, fit
+from deform_jax.training.losses import cross_entropy
+from deform_jax.training.mesh import make_mesh, pmapped, replicate, stack, unstack
+from deform_jax.training.recipe import Recipe
+from deform_jax.training.state import State, create_state
+from deform_jax.training.step import epoch_order, indexed_train_step, train_step
+
+__all__ = [
+    "Checkpoint",
+    "CorruptCheckpointError",
+    "Recipe",
+    "Run",
+    "State",
+    "create_state",
+    "cross_entropy",
+    "epoch_order",
+    "evaluate",
+    "fit",
+    "indexed_train_step",
+    "load",
+    "load_newest",
+    "make_mesh",
+    "pmapped",
+    "replicate",
+    "save",
+    "stack",
+    "train_step",
+    "unstack",
+]

@@ -1,0 +1,62 @@
+"""How a network is trained, as one frozen value."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import optax
+
+from deform_jax import checks
+from deform_jax.typing import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Optimiser settings; the defaults are those of the LS column of our protocols.
+
+    LS does not publish its recipe: SGD 0.1 with momentum 0.9, cosine decay to 0, weight decay 5e-4 on kernels only,
+    batches of 128 for 100 epochs are our reading (they are SI's, with fewer epochs).
+
+    Attributes:
+      learning_rate: at the start (after the warm-up).
+      momentum: of SGD, 0 for none.
+      weight_decay: coefficient of ½‖w‖² over kernels (not biases, not batch norm).
+      schedule: ``"cosine"`` (to 0 at the last step) or ``"constant"``.
+      warmup_epochs: linear warm-up from 0, in epochs.
+      batch_size: images per step over all devices of the ``data`` axis together.
+      epochs: passes over the training set; the last incomplete batch of each is dropped.
+    """
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    batch_size: int = 128
+    epochs: int = 100
+
+    def __post_init__(self) -> None:
+        checks.number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
+        checks.number("momentum", self.momentum, minimum=0, maximum=1)
+        checks.number("weight_decay", self.weight_decay, minimum=0)
+        checks.option("schedule", self.schedule, ("cosine", "constant"))
+        checks.integer("batch_size", self.batch_size, minimum=1)
+        checks.integer("epochs", self.epochs, minimum=1)
+        checks.number("warmup_epochs", self.warmup_epochs, minimum=0, maximum=self.epochs)
+
+    def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
+        """Return the optax transformation for epochs of that many steps."""
+        total, warmup = self.epochs * steps_per_epoch, round(self.warmup_epochs * steps_per_epoch)
+        rate: Any = optax.constant_schedule(self.learning_rate)
+        if self.schedule == "cosine":
+            rate = optax.cosine_decay_schedule(self.learning_rate, max(1, total - warmup))
+        if warmup:
+            rate = optax.join_schedules([optax.linear_schedule(0.0, self.learning_rate, warmup), rate], [warmup])
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=_kernels),
+            optax.sgd(rate, momentum=self.momentum or None),
+        )
+
+
+def _kernels(params: PyTree) -> PyTree:
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "kernel", params)

@@ -1,0 +1,79 @@
+"""The state of a training run: one pytree, its settings static and compared by value."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from deform_jax.training.recipe import Recipe
+from deform_jax.typing import PyTree, RandomKey
+
+
+class State(struct.PyTreeNode):
+    """Everything a step reads and writes.
+
+    Attributes:
+      step: () int32, steps done.
+      params, batch_stats: the network's variables (``batch_stats`` empty without batch norm).
+      opt_state: optax's state.
+      key: the run's random key; batch order and augmentation derive from it, the epoch and the step.
+      totals: sums over the current epoch: ``loss`` (nats), ``correct``, ``count``.
+      model, recipe, steps_per_epoch: static.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    key: RandomKey
+    totals: dict[str, jax.Array]
+    model: nn.Module = struct.field(pytree_node=False)
+    recipe: Recipe = struct.field(pytree_node=False)
+    steps_per_epoch: int = struct.field(pytree_node=False)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """``{"params": …, "batch_stats": …}`` as the model takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def zero_totals() -> dict[str, jax.Array]:
+    """Return the sums of an epoch that has not begun."""
+    return {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}
+
+
+def create_state(
+    model: nn.Module, recipe: Recipe, key: RandomKey, image_shape: tuple[int, int, int], steps_per_epoch: int
+) -> State:
+    """Return the state before the first step, with freshly initialised variables.
+
+    Args:
+      model: module with ``init(key, images, train=False)``.
+      recipe: optimiser settings.
+      key: the run's random key; the initial weights use ``fold_in(key, 2**31 - 1)``.
+      image_shape: (h, w, c).
+      steps_per_epoch: optimiser steps an epoch.
+    """
+    return _create(key, model, recipe, image_shape, steps_per_epoch)
+
+
+def _create_state(
+    key: RandomKey, model: nn.Module, recipe: Recipe, image_shape: tuple[int, int, int], steps_per_epoch: int
+) -> State:
+    variables = model.init(jax.random.fold_in(key, 2**31 - 1), jnp.zeros((1, *image_shape)), train=False)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=recipe.optimizer(steps_per_epoch).init(variables["params"]),
+        key=key,
+        totals=zero_totals(),
+        model=model,
+        recipe=recipe,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+_create = jax.jit(_create_state, static_argnums=(1, 2, 3, 4))

@@ -1,0 +1,109 @@
+"""One optimiser step, pure; and the same on a data set that lives on the device."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Integer
+
+from deform_jax.training import losses
+from deform_jax.training.state import State
+from deform_jax.typing import Images, PyTree, RandomKey
+
+Prepare: TypeAlias = Callable[[Any, Array], Images]
+"""(per-image keys (n,) or None, raw images (n, h, w, c)) → images as the network takes them. Compared by value."""
+Metrics: TypeAlias = dict[str, jax.Array]
+
+
+def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | None = None) -> tuple[State, Metrics]:
+    """Return the state after one optimiser step on ``batch``, and the step's ``loss`` and ``accuracy``.
+
+    Args:
+      state: the run's state.
+      batch: ``images`` (n, h, w, c) floats as the network takes them, ``labels`` (n,) integers.
+      axis_name: mapped axis over which the batch is split (inside ``jax.shard_map``), or None. The loss is averaged
+        over that axis inside the differentiated function, so that gradients come out averaged too.
+    """
+    model = state.model.clone(axis_name=axis_name)
+
+    def mean_loss(params: PyTree) -> tuple[jax.Array, tuple[PyTree, jax.Array]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, _), updated = model.apply(variables, batch["images"], train=True, mutable=["batch_stats"])
+        loss = losses.cross_entropy(logits, batch["labels"]).mean()
+        accuracy = losses.correct(logits, batch["labels"]).mean()
+        if axis_name is not None:
+            loss, accuracy = jax.lax.pmean((loss, accuracy), axis_name)
+        return loss, (updated.get("batch_stats", {}), accuracy)
+
+    (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    optimizer = state.recipe.optimizer(state.steps_per_epoch)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    first = state.step % state.steps_per_epoch == 0
+    count = jnp.float32(batch["labels"].shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1))
+    sums = {"loss": loss * count, "correct": accuracy * count, "count": count}
+    state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        totals={name: jnp.where(first, 0, state.totals[name]) + value for name, value in sums.items()},
+    )
+    return state, {"loss": loss, "accuracy": accuracy}
+
+
+def epoch_order(key: RandomKey, epoch: int, n: int, batch_size: int) -> Integer[Array, "steps batch"]:
+    """Return the image indices of every step of one epoch: a permutation of 0 … n − 1, its remainder dropped."""
+    steps = n // batch_size
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
+
+
+def indexed_train_step(
+    state: State, batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
+) -> tuple[State, Metrics]:
+    """Gather, augment and standardise a batch on the device, then ``train_step``.
+
+    Every image's augmentation key is ``fold_in(fold_in(fold_in(key, epoch), step), position in the whole batch)``, so
+    that the same images come out whatever the number of devices.
+
+    Args:
+      state: the run's state.
+      batch: ``images`` (N, h, w, c) uint8 and ``labels`` (N,), the whole data set; ``order`` (n,) indices into it,
+        the part of the batch that falls to this device.
+      prepare: keys (n,) and raw images (n, h, w, c) → network images.
+      axis_name: as in ``train_step``.
+    """
+    order = batch["order"]
+    offset = jax.lax.axis_index(axis_name) * order.shape[0] if axis_name else 0
+    epoch, step = jnp.divmod(state.step, state.steps_per_epoch)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), step)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, offset + jnp.arange(order.shape[0]))
+    images = prepare(keys, batch["images"][order])
+    return train_step(state, {"images": images, "labels": batch["labels"][order]}, axis_name=axis_name)
+
+
+def indexed_evaluate_step(
+    network: tuple[nn.Module, PyTree], batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
+) -> Metrics:
+    """Return the sums ``loss``, ``correct``, ``count`` over the images at ``order``; an index of −1 counts for nothing.
+
+    Args:
+      network: (model, variables), the model static.
+      batch: as in ``indexed_train_step``.
+      prepare: called with keys ``None``.
+      axis_name: mapped axis over which ``order`` is split, or None.
+    """
+    model, variables = network
+    valid = (batch["order"] >= 0).astype(jnp.float32)
+    order = jnp.maximum(batch["order"], 0)
+    logits, _ = model.apply(variables, prepare(None, batch["images"][order]), train=False)
+    labels = batch["labels"][order]
+    sums: dict[str, Float[Array, ""]] = {
+        "loss": (losses.cross_entropy(logits, labels) * valid).sum(),
+        "correct": (losses.correct(logits, labels) * valid).sum(),
+        "count": valid.sum(),
+    }
+    return jax.lax.psum(sums, axis_name) if axis_name else sums

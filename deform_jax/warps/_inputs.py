@@ -1,0 +1,41 @@
+"""Checks shared by the warps, which all work on one example and are vmapped over batches."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deform_jax import checks
+
+_VMAP = "Warps take one example: `jax.vmap` the call over the batch axis."
+
+
+def example(name: str, value: Any, dims: str, *, kind: str = "float") -> jax.Array:
+    """Return one example's array after checking its rank, dtype and emptiness, and where concrete that it is finite."""
+    # Rank first and alone: a batch of uint8 images should hear about `vmap`, and an unbatched one about its dtype.
+    axes = dims.split()
+    surplus = getattr(value, "ndim", len(axes)) - len(axes)
+    remedy = {1: _VMAP, -1: "Add a channel axis: `image[..., None]`." if axes[-1] == "c" else ""}.get(surplus, "")
+    checks.array(name, value, dims, kind="any", nonempty=False, remedy=remedy)
+    checked = checks.array(name, value, dims, kind=kind)
+    # Of `value`: a numpy array closed over by a jitted function is concrete, `checked` is not. And at compile time: jit
+    # stages every jax operation on such an array, this check's included.
+    with jax.ensure_compile_time_eval():
+        checks.all_finite(name, value if isinstance(value, jax.Array) else np.asarray(value))
+    return checked
+
+
+def key(value: Any) -> jax.Array:
+    """Return ``value`` if it is one random key, new-style or legacy; a batch of keys hears about ``vmap``."""
+    requirement = "be one random key"
+    if not isinstance(value, jax.Array):
+        given = f"{type(value).__name__} was given"
+        checks.fail("key", requirement, given, "Make one with `jax.random.key(seed)`.", error=TypeError)
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not typed and value.dtype != "uint32":
+        given = f"an array of dtype {value.dtype} was given"
+        checks.fail("key", requirement, given, "Make one with `jax.random.key(seed)`.", error=TypeError)
+    if value.ndim != (0 if typed else 1):
+        checks.fail("key", requirement, f"keys of shape {tuple(value.shape)} were given", _VMAP)
+    return value

@@ -1,0 +1,45 @@
+"""List every figure, or run one: `python -m experiments [FIGURE [ARGUMENTS]]`."""
+
+import ast
+import pathlib
+import runpy
+import sys
+
+ROOT = pathlib.Path(__file__).parent
+PAPERS = {
+    "learned_stability": "LS: Ruderman et al. 2018, Learned deformation stability in CNNs",
+    "spatial_information": "SI: Tomasini et al. 2022, How deep CNNs lose spatial information with training",
+}
+
+
+def figures() -> dict[str, tuple[str, str]]:
+    """Return {figure: (paper's folder, first line of its docstring)}, read without importing the scripts."""
+    found = {}
+    for paper in PAPERS:
+        for path in sorted((ROOT / paper).glob("fig*.py")):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            found[path.stem] = (paper, docstring.splitlines()[0])
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    known = figures()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m experiments FIGURE [--scale smoke|demo|paper] [--plot-only] [--help] ...\n")
+        for paper, title in PAPERS.items():
+            lines = [f"  {name:<24} {line}" for name, (folder, line) in known.items() if folder == paper]
+            print("\n".join([title, *lines, ""] if lines else []), end="\n" if lines else "")
+        print("Each figure has its own --help, with every setting, its unit and its default.")
+        return 0
+    name, *rest = arguments
+    if name not in known:
+        print(f"There is no figure {name!r}. Known: {', '.join(known)}.", file=sys.stderr)
+        return 2
+    module = f"experiments.{known[name][0]}.{name}"
+    sys.argv = [f"python -m experiments {name}", *rest]
+    runpy.run_module(module, run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""One command line for every figure: a scale gives the defaults, any setting can be overridden."""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+
+from experiments.common import settings as common
+
+S = TypeVar("S")
+Scale = Literal["smoke", "demo", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What does not change a result: where things are and what to do."""
+
+    scale: Scale = "demo"
+    """Set of defaults: smoke (seconds, CPU), demo (minutes, two cores, real images), paper (the published sizes)."""
+    plot_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Redraw the figure from its table; train and measure nothing."""
+    runs: pathlib.Path = pathlib.Path("runs")
+    """Folder for trained networks; the same settings find them again."""
+    results: pathlib.Path | None = None
+    """Folder for table, provenance and figure. Default: beside the script, results/FIGURE/SCALE, with the tag or the
+    settings' hash appended where settings differ from the scale's."""
+    data_axis: int | None = None
+    """Devices over which each batch is split. Default: as many seeds side by side as devices allow, then the rest."""
+    tag: str = ""
+    """Name for results whose settings differ from the scale's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command(Generic[S]):
+    """A parsed command line."""
+
+    settings: S
+    options: Options
+    results: pathlib.Path
+    """Folder for table, provenance and figure."""
+
+
+def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: list[str] | None = None) -> Command[S]:
+    """Return settings and options from the command line (``sys.argv`` by default).
+
+    Args:
+      scales: default settings of each scale.
+      script: the script's ``__file__``; it names the figure and the results' place.
+      description: shown by ``--help``, with the settings of the scale that was asked for as defaults.
+      arguments: instead of ``sys.argv[1:]``.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--scale", default="demo")
+    scale = early.parse_known_args(arguments)[0].scale
+    defaults = scales.get(scale, scales["demo"])  # tyro refuses an unknown scale below, and lists the choices
+    shape = dataclasses.make_dataclass("Arguments", [("settings", type(defaults)), ("options", Options)])
+    try:
+        parsed = tyro.cli(
+            shape,
+            prog=f"python -m experiments {pathlib.Path(script).stem}",
+            description=description,
+            args=arguments,
+            default=shape(defaults, Options(scale=scale)),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    except (ValueError, TypeError) as error:  # a setting's own check
+        sys.exit(f"error: {error}")
+    options: Options = parsed.options
+    return Command(parsed.settings, options, _results(parsed.settings, defaults, options, pathlib.Path(script)))
+
+
+def _results(settings: Any, defaults: Any, options: Options, script: pathlib.Path) -> pathlib.Path:
+    if options.results is not None:
+        return options.results
+    changed = common.differences(settings, defaults)
+    suffix = f"-{options.tag or common.digest(settings)}" if changed or options.tag else ""
+    return script.parent / "results" / script.stem / f"{options.scale}{suffix}"

@@ -1,0 +1,75 @@
+"""Figures readable at column width: colour-blind-safe lines, ±2 sd bands over seeds, the scale stamped on."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.common import tables
+
+# Okabe and Ito's palette, with a marker each, so that lines differ in print too.
+LINES: Mapping[str, tuple[str, str, str]] = {
+    "max": ("#0072B2", "o", "max-pool"),
+    "average": ("#56B4E9", "s", "average-pool"),
+    "subsample": ("#D55E00", "^", "subsample"),
+    "strided": ("#CC79A7", "v", "strided"),
+    "strided_relu": ("#E69F00", "D", "strided-ReLU"),
+}
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+}
+
+
+def panels(count: int, *, width: float = 3.6, height: float = 2.9, **keywords: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a row of panels, each of that size in inches."""
+    mpl.rcParams.update(cast(Any, STYLE))
+    figure, axes = plt.subplots(
+        1, count, figsize=(width * count, height), squeeze=False, layout="constrained", **keywords
+    )
+    return figure, list(axes[0])
+
+
+def layer_axis(axes: Axes, names: Sequence[str]) -> None:
+    """Label x by layer number, the input being 0, and shade the downsampling layers."""
+    axes.set_xlabel("layer (shaded: downsampling)")
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xticks(range(0, len(names), 2 if len(names) > 8 else 1))
+    for index, name in enumerate(names):
+        if name.endswith("_down"):
+            axes.axvspan(index - 0.5, index + 0.5, color="0.93", zorder=0, linewidth=0)
+
+
+def line(axes: Axes, rows: Sequence[tables.Row], value: str, downsampling: str, *, dotted: bool = False) -> None:
+    """Draw the mean over seeds of a layer-by-layer quantity, with a band of ± 2 standard deviations over seeds."""
+    colour, marker, label = LINES[downsampling]
+    x, values = tables.per_seed(rows, value)
+    mean, spread = values.mean(axis=0), np.nan_to_num(tables.spread(values))
+    axes.plot(x, mean, color=colour, marker=marker, label=label, linestyle=":" if dotted else "-")
+    axes.fill_between(x, mean - 2 * spread, mean + 2 * spread, color=colour, alpha=0.2, linewidth=0)
+
+
+def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib.Path:
+    """Write ``stem.png`` and ``stem.pdf`` with the stamp below, and return the PNG's path."""
+    figure.supxlabel(stamp, fontsize=6.5, color="0.35")
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in ("png", "pdf"):
+        temporary = folder / f".{stem}.{suffix}"
+        metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+        figure.savefig(temporary, format=suffix, metadata=metadata)
+        temporary.replace(folder / f"{stem}.{suffix}")
+    plt.close(figure)
+    return folder / f"{stem}.png"

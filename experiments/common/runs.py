@@ -1,0 +1,149 @@
+"""Train a network, or load it if the same settings trained it before."""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from deform_jax import data, models, training
+from experiments.common import settings as common
+from experiments.common import tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What determines a trained network, its seed and downsampling apart."""
+
+    dataset: str = "cifar10"
+    """Images: fashion_mnist_subset (shipped), fashion_mnist, mnist, cifar10, cifar100, or tfds:NAME."""
+    network: str = "block_vgg_cifar10"
+    """Architecture: block_vgg_cifar10 or block_vgg_imagenet."""
+    width: float = 1.0
+    """Factor on all channel counts."""
+    train_images: int | None = None
+    """Use only the first so many training images (None: all)."""
+    augment: bool = True
+    """Random crop (4 px zero padding) and horizontal flip while training."""
+    recipe: training.Recipe = dataclasses.field(default_factory=training.Recipe)
+
+
+class Trained(NamedTuple):
+    """A network before and after training: variables of both states and the training history."""
+
+    seed: int
+    init: Any
+    trained: Any
+    history: list[dict[str, float]]
+
+
+class Task(NamedTuple):
+    """A data set as training takes it."""
+
+    images: data.ImageSet
+    prepare: data.Prepare
+    prepare_clean: data.Prepare
+
+
+def load_task(settings: Training) -> Task:
+    """Return the image set (cut to ``train_images``) and how to standardise it, with and without augmentation."""
+    images = data.load(settings.dataset)
+    if settings.train_images is not None:
+        count = settings.train_images
+        if not 1 <= count <= len(images.train_images):
+            sys.exit(f"error: --train-images must be 1 to {len(images.train_images)}, but {count} was given.")
+        images = dataclasses.replace(
+            images, train_images=images.train_images[:count], train_labels=images.train_labels[:count]
+        )
+    clean = data.Prepare.from_images(images.train_images)
+    return Task(images, dataclasses.replace(clean, augment=settings.augment), clean)
+
+
+def build(settings: Training, downsampling: str, num_classes: int) -> models.BlockVGG:
+    """Return the untrained module."""
+    return models.create(settings.network, downsampling=downsampling, num_classes=num_classes, width=settings.width)
+
+
+def train_or_load(
+    settings: Training,
+    task: Task,
+    downsampling: str,
+    seeds: Sequence[int],
+    folder: pathlib.Path,
+    *,
+    data_axis: int | None = None,
+) -> list[Trained]:
+    """Return the trained networks of all seeds, training those that the folder does not hold yet.
+
+    A run's folder is named by the hash of its settings; ``settings.json`` in it says what they were. Seeds train side
+    by side where there are several devices, else one after another, and a killed run goes on where it was.
+    """
+    base = folder / f"{settings.network}-{downsampling}-{common.digest(_Identity(settings, downsampling))}"
+    tables.write_json(base / "settings.json", common.as_dict(_Identity(settings, downsampling)))
+    paths = {seed: base / f"seed_{seed:03d}" for seed in seeds}
+    found = {seed: loaded for seed in seeds if (loaded := _load(seed, paths[seed])) is not None}
+    model = build(settings, downsampling, task.images.num_classes)
+    missing = [seed for seed in seeds if seed not in found]
+    while missing:
+        mesh = _layout(len(missing), settings.recipe.batch_size, data_axis)
+        group, missing = missing[: mesh.shape["seed"]], missing[mesh.shape["seed"] :]
+        training.fit(
+            model,
+            settings.recipe,
+            {"images": task.images.train_images, "labels": task.images.train_labels},
+            evaluation={"images": task.images.test_images, "labels": task.images.test_labels},
+            prepare=task.prepare,
+            prepare_evaluation=task.prepare_clean,
+            seeds=group,
+            folders=[paths[seed] for seed in group],
+            mesh=mesh,
+            progress=f"{downsampling}, seed {', '.join(map(str, group))}",
+        )
+        for seed in group:
+            loaded = _load(seed, paths[seed])
+            if loaded is None:
+                raise RuntimeError(f"Seed {seed} was trained, but {paths[seed]} holds no result. Is the disk full?")
+            found[seed] = loaded
+            tables.write(paths[seed] / "history.csv", loaded.history)
+    return [found[seed] for seed in seeds]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Identity:
+    training: Training = dataclasses.field(default_factory=Training)
+    downsampling: str = "max"
+
+
+def _load(seed: int, path: pathlib.Path) -> Trained | None:
+    if not (path / "states" / "final").is_dir():
+        return None
+    try:
+        init, final = (training.load(path / "states" / name) for name in ("init", "final"))
+    except (training.CorruptCheckpointError, FileNotFoundError) as error:
+        # Set the damaged run aside, never over it, and train that seed again.
+        aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        path.rename(aside)
+        print(f"{error}\nThe run was moved to {aside}; seed {seed} is trained again.", file=sys.stderr)
+        return None
+    return Trained(seed, init.variables, final.variables, final.manifest["history"])
+
+
+def _layout(seeds: int, batch_size: int, data_axis: int | None) -> Mesh:
+    """Return a mesh with as many seeds side by side as fit, and each batch split over the devices left."""
+    devices = jax.device_count()
+    if data_axis is not None:
+        groups = devices // data_axis if data_axis > 0 else 1
+        side = max((s for s in range(1, min(seeds, groups) + 1) if devices % (s * data_axis) == 0), default=1)
+        return training.make_mesh(side, data_axis)
+    side = max(s for s in range(1, min(seeds, devices) + 1) if devices % s == 0)
+    split = devices // side
+    return training.make_mesh(side, split if batch_size % split == 0 else 1)
+
+
+def accuracy(trained: Trained) -> float:
+    """Return the accuracy on the test images after the last epoch."""
+    return float(trained.history[-1]["evaluation_accuracy"])

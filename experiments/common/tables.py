@@ -1,0 +1,105 @@
+"""Tidy tables: CSV on disk, one row per single measurement, written whole or not at all."""
+
+import csv
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = Mapping[str, Any]
+
+
+def write(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV; the file appears complete, or stays as it was."""
+    with atomic(path) as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+    """Write a record as indented JSON; the file appears complete, or stays as it was."""
+    with atomic(path) as file:
+        json.dump(record, file, indent=2)
+        file.write("\n")
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the rows of a CSV table, numbers as floats.
+
+    Raises:
+      FileNotFoundError: there is none yet.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no table at {path}. Run the same command without --plot-only first.")
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+class atomic:
+    """Context manager: a text file that replaces ``path`` only when the block ended without an error."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+
+    def __enter__(self) -> Any:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        self._temporary = pathlib.Path(name)
+        self._file = os.fdopen(handle, "w", newline="", encoding="utf-8")
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if kind is None:
+            self._temporary.chmod(0o644)
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink()
+
+
+def unique(rows: Iterable[Row], name: str) -> list[Any]:
+    """Return the different values of a column in order of appearance."""
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def select(rows: Iterable[Row], **values: Any) -> list[Row]:
+    """Return the rows that have all the given values."""
+    return [row for row in rows if all(row[name] == value for name, value in values.items())]
+
+
+def per_seed(rows: Sequence[Row], value: str, *, x: str = "layer_index") -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted ``x`` values and the (seeds, x) array of ``value``, averaged over everything else."""
+    xs, seeds = sorted(unique(rows, x)), sorted(unique(rows, "seed"))
+    grid = [[np.mean([row[value] for row in rows if row[x] == i and row["seed"] == s]) for i in xs] for s in seeds]
+    return np.asarray(xs), np.asarray(grid)
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """Return the sample standard deviation over the first axis (nan for a single value)."""
+    return values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
+
+
+def render(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a plain-text table with aligned columns."""
+    cells = [list(header), *(list(line) for line in lines)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+
+    def aligned(line: Sequence[str], pad: Callable[[str, int], str]) -> str:
+        return "  ".join([line[0].ljust(widths[0]), *(pad(c, w) for c, w in zip(line[1:], widths[1:], strict=True))])
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([aligned(cells[0], str.rjust), rule, *(aligned(line, str.rjust) for line in cells[1:])])
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,1 @@
+"""Ruderman et al. 2018, Learned deformation stability in CNNs."""

@@ -1,0 +1,190 @@
+"""LS Fig. 3: deformation sensitivity of every layer, before and after training, for each downsampling."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from deform_jax import models, probes, warps
+from experiments.common import cli, plots, runs, statistics, tables
+from experiments.learned_stability import recipes
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """How sensitivity is measured (LS 2.1)."""
+
+    probe_images: int = 128
+    """Test images per draw; the normaliser is the median over all their pairs."""
+    draws: int = 3
+    """Independent draws of images and deformations, each shared by all networks."""
+    grid: tuple[int, int] = (3, 3)
+    """Control points of the thin-plate spline, rows and columns."""
+    max_shift: float = 2.0
+    """Largest shift of a control point in each direction, pixels."""
+    probe_seed: int = 0
+    """Seed of the draws."""
+    chunk: int | None = None
+    """Images a network sees at once while probing; None: all (faster), a number: less memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which networks, measured how."""
+
+    networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
+    probe: Probe = dataclasses.field(default_factory=Probe)
+
+
+SCALES = {
+    "smoke": Settings(recipes.SMOKE, Probe(probe_images=16, draws=2)),
+    "demo": Settings(recipes.DEMO),
+    "paper": Settings(recipes.PAPER),
+}
+
+
+def draw(settings: Probe, task: runs.Task, index: int) -> tuple[jax.Array, jax.Array]:
+    """Return clean and deformed images of one draw, both standardised; draws do not share images."""
+    count, test = settings.probe_images, task.images.test_images
+    if count * settings.draws > len(test):
+        raise SystemExit(f"error: {settings.draws} draws of {count} images exceed the {len(test)} test images.")
+    order_key, warp_key = jax.random.split(jax.random.key(settings.probe_seed))
+    chosen = np.asarray(jax.random.permutation(order_key, len(test)))[index * count : (index + 1) * count]
+    images = task.prepare_clean(None, test[chosen])
+    perturb = warps.random_tps(grid=settings.grid, max_shift=settings.max_shift)
+    keys = jax.random.split(jax.random.fold_in(warp_key, index), count)
+    return images, jax.jit(jax.vmap(perturb))(keys, images)
+
+
+def measure(settings: Settings, task: runs.Task, trained: dict[str, list[runs.Trained]]) -> list[dict[str, Any]]:
+    """Return one row per (downsampling, seed, state, draw, layer)."""
+    rows = []
+    draws = [draw(settings.probe, task, index) for index in range(settings.probe.draws)]
+    for downsampling, networks in trained.items():
+        model = runs.build(settings.networks.training, downsampling, task.images.num_classes)
+        for network in networks:
+            for index, (images, deformed) in enumerate(draws):
+                states = {"init": models.with_batch_statistics(model, network.init, images), "trained": network.trained}
+                for state, variables in states.items():
+                    represent = models.represent(model, variables)
+                    values = probes.sensitivity(represent, images, deformed, chunk=settings.probe.chunk)
+                    head = {"downsampling": downsampling, "seed": network.seed, "state": state, "draw": index}
+                    rows += [
+                        {**head, "layer_index": i, "layer": layer, "sensitivity": float(value)}
+                        for i, (layer, value) in enumerate(values.items())
+                    ]
+    return rows
+
+
+def gap(rows: Sequence[tables.Row], state: str, seeds: dict[str, Sequence[int]] | None = None) -> float:
+    """Return how many times as sensitive networks without pooling are as those with it.
+
+    Geometric mean, over the layers from the first downsampling on, of the ratio of mean sensitivities. Ours: LS shows
+    curves. ``seeds`` restricts (or resamples) the seeds of each downsampling.
+    """
+    logs: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    for downsampling in tables.unique(rows, "downsampling"):
+        chosen = tables.select(rows, downsampling=downsampling, state=state)
+        names = tables.unique(chosen, "layer")
+        first = next(i for i, name in enumerate(names) if name.endswith("_down"))
+        _, values = tables.per_seed(chosen, "sensitivity")
+        if seeds is not None:
+            values = values[list(seeds[downsampling])]
+        logs[downsampling in recipes.POOLED].append(values.mean(axis=0)[first:])
+    if not logs[True] or not logs[False]:
+        return math.nan
+    ratio = np.mean(logs[False], axis=0) / np.mean(logs[True], axis=0)
+    return float(np.exp(np.log(ratio).mean()))
+
+
+def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
+    """Return the gap before and after training and the share of it that training removes, with intervals."""
+    members = {d: len(tables.unique(tables.select(rows, downsampling=d), "seed")) for d in _names(rows)}
+
+    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
+        before, after = (gap(rows, state, seeds) for state in ("init", "trained"))
+        return {"gap_init": before, "gap_trained": after, "gap_removed": 1 - math.log(after) / math.log(before)}
+
+    return statistics.bootstrap(statistic, members)
+
+
+def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
+    """Return the sensitivity table and one sentence that says what it means."""
+    names, layers = _names(rows), tables.unique(rows, "layer")
+    columns, header = [], ["layer"]
+    for name in names:
+        for state in ("init", "trained"):
+            _, values = tables.per_seed(tables.select(rows, downsampling=name, state=state), "sensitivity")
+            columns.append([f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), tables.spread(values), strict=True)])
+            header.append(f"{name} {state}")
+    table = tables.render(header, [[layer, *cells] for layer, *cells in zip(layers, *columns, strict=True)])
+    return f"Sensitivity to deformation, mean ± sd over seeds\n{table}\n\n{sentence(rows, summary)}"
+
+
+def sentence(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
+    """Return what the table means, from its numbers."""
+    values = {row["statistic"]: row for row in summary}
+    if not math.isfinite(values["gap_init"]["value"]):
+        return "No comparison: it takes networks with pooling (max, average) and without."
+
+    def text(name: str, scale: float = 1, digits: int = 2) -> str:
+        row = values[name]
+        low, high = row["low"] * scale, row["high"] * scale
+        return f"{row['value'] * scale:.{digits}f} (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+
+    return (
+        "From the first downsampling on, networks without pooling are "
+        f"{text('gap_init')} times as sensitive as networks with pooling at initialisation and "
+        f"{text('gap_trained')} times after training: training removes {text('gap_removed', 100, 0)} % of the gap "
+        f"(of its logarithm). The probe's own spread over draws is {100 * probe_spread(rows):.1f} % of a value."
+    )
+
+
+def probe_spread(rows: Sequence[tables.Row]) -> float:
+    """Return the relative sd over draws (other images, other warps) of one network's sensitivity, averaged."""
+    groups: dict[tuple, list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["downsampling"], row["seed"], row["state"], row["layer"]), []).append(row["sensitivity"])
+    relative = [np.std(values, ddof=1) / np.mean(values) for values in groups.values() if len(values) > 1]
+    return float(np.mean(relative)) if relative else math.nan
+
+
+def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
+    """Draw sensitivity against layer, initialisation left, trained right."""
+    figure, axes = plots.panels(2, sharey=True)
+    for panel, state, title in zip(axes, ("init", "trained"), ("at initialisation", "after training"), strict=True):
+        plots.layer_axis(panel, tables.unique(rows, "layer"))
+        for name in _names(rows):
+            plots.line(panel, tables.select(rows, downsampling=name, state=state), "sensitivity", name)
+        panel.set_title(title)
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylabel("normalised cosine distance")
+    axes[1].legend()
+    stamp = recipes.stamp(command.options.scale, command.settings.networks)
+    print("figure:", plots.save(figure, command.results, "fig3_layer_sensitivity", stamp))
+
+
+def _names(rows: Sequence[tables.Row]) -> list[str]:
+    return tables.unique(rows, "downsampling")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
+    if not command.options.plot_only:
+        began = time.perf_counter()
+        task = runs.load_task(command.settings.networks.training)
+        trained = recipes.train_all(command.settings.networks, task, command.options)
+        recipes.write_results(command, measure(command.settings, task, trained), trained, began)
+    rows = tables.read(command.results / "table.csv")
+    summary = summarise(rows)
+    tables.write(command.results / "summary.csv", summary)
+    print(show(rows, summary))
+    plot(command, rows)
+
+
+if __name__ == "__main__":
+    main()
