@@ -102,4 +102,5 @@ def _cosine(a: Array, b: Array) -> Array:
     chord = jnp.sum(jnp.square(difference - b * (gap / norm_b)), axis=-1, keepdims=True)
     distance = 0.5 * chord / jnp.square(norm_a)
     undefined = jnp.where(zero_a & zero_b, 0.0, 1.0).astype(distance.dtype)
-    return jnp.where(zero_a | zero_b, undefined, distance)[..., 0]
+    distance = jnp.where(zero_a | zero_b, undefined, distance)
+    return jnp.where(jnp.isfinite(norm_a + norm_b), distance, jnp.nan)[..., 0]

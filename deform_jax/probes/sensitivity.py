@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -64,8 +65,9 @@ def sensitivity(
 
     Returns:
       {tap: ratio} in the order of ``represent``; without unit, 0 for a representation that does not move. It is
-      ``nan`` where the clean representations are all alike (zero normaliser) and where values or distances are not
-      finite; called eagerly, a ``RuntimeWarning`` names these taps.
+      ``nan`` where the clean representations are all alike (a normaliser of zero, or no more than float32's rounding
+      of the representations) and where values or distances are not finite; called eagerly, a ``RuntimeWarning``
+      names these taps.
 
     Raises:
       TypeError: ``represent`` is not callable or returns no mapping of floating-point arrays; images not floating.
@@ -75,7 +77,7 @@ def sensitivity(
     Source: LS 2.1; SI Eq. 2; RS. Distinct pairs only: the released code of SI counts i = j too. Ours: the median
     normaliser of RS is read as the median over pairs of the squared distance.
     """
-    _check_options(distance, normaliser, chunk)
+    chunk = _check_options(distance, normaliser, chunk)
     checks.option("numerator", numerator, ("mean", "coordinate_median"))
     if numerator == "coordinate_median" and distance != "squared":
         given = "'coordinate_median' was given"
@@ -110,24 +112,23 @@ def sensitivity_parts(
 
     Returns:
       ``(numerators, normaliser)``, mappings {tap: (n,)} and {tap: ()} in the order of ``represent``, both in the unit
-      of the distance. Nothing is divided here: a zero normaliser is 0.
+      of the distance. Nothing is divided here and nothing warned of: the normaliser of a constant tap is 0.
 
     Raises:
       TypeError, ValueError: as :func:`sensitivity`.
 
     Source: LS 2.1; SI Eq. 2.
     """
-    _check_options(distance, normaliser, chunk)
+    chunk = _check_options(distance, normaliser, chunk)
     images, perturbed = _check_images(images, perturbed)
     options = {"distance": distance, "normaliser": normaliser, "chunk": chunk, "coordinates": False}
     return SensitivityParts(*call(_parts, represent, images, perturbed, **options))
 
 
-def _check_options(distance: str, normaliser: str, chunk: int | None) -> None:
+def _check_options(distance: str, normaliser: str, chunk: int | None) -> int | None:
     checks.option("distance", distance, ("cosine", "squared"))
     checks.option("normaliser", normaliser, ("median", "mean"))
-    if chunk is not None:
-        checks.integer("chunk", chunk, minimum=1)
+    return None if chunk is None else checks.integer("chunk", chunk, minimum=1)
 
 
 def _check_images(images: Array, perturbed: Array) -> tuple[Array, Array]:
@@ -163,7 +164,7 @@ def _parts(
     coordinates: bool,
     chunk: int | None,
 ) -> tuple[Taps, Taps]:
-    """Per-image numerators {tap: (n,)}, or (n, features) squared differences for ``coordinates``; normalisers."""
+    """Numerators {tap: (n,)}, or for ``coordinates`` the differences {tap: (n, …)} they are made of; normalisers."""
     if chunk is not None and chunk < len(images):
         return _streamed(represent, images, perturbed, distance, normaliser, coordinates, chunk)
     clean, moved = read_taps(represent, images), read_taps(represent, perturbed)
@@ -230,7 +231,7 @@ def _warn(values: Taps, normalisers: Taps) -> None:
     if checks.is_traced(values):
         return
     values, normalisers = jax.device_get((values, normalisers))
-    undefined = [tap for tap, value in values.items() if not jnp.isfinite(value)]
+    undefined = [tap for tap, value in values.items() if not np.isfinite(value)]
     alike = [tap for tap in undefined if normalisers[tap] == 0]
     for taps, why in (
         (alike, "the clean images' representations are all alike there, so that the normaliser is zero"),

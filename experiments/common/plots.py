@@ -43,6 +43,17 @@ def panels(count: int, *, width: float = 3.6, height: float = 2.9, **keywords: A
     return figure, list(axes[0])
 
 
+def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of pictures without axes, each of that size in inches."""
+    mpl.rcParams.update(cast(Any, STYLE))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(size * columns, size * rows + 0.5), squeeze=False, layout="constrained"
+    )
+    for panel in axes.flat:
+        panel.set_axis_off()
+    return figure, [list(line) for line in axes]
+
+
 def layer_axis(axes: Axes, names: Sequence[str]) -> None:
     """Label x by layer number, the input being 0, and shade the downsampling layers."""
     axes.set_xlabel("layer (shaded: downsampling)")

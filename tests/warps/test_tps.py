@@ -74,6 +74,14 @@ def test_deformed_image_equals_scikit_images_warp():
     np.testing.assert_allclose(warps.deform_tps(shifts, image), expected, rtol=0, atol=5e-5)
 
 
+def test_deformed_image_is_the_field_remapped_with_the_options_given():
+    shifts, image = random_shifts((3, 3), 4.0), np.random.default_rng(1).random((12, 10, 2)).astype(np.float32)
+    options = {"boundary": "constant", "fill": 0.5}
+    expected = warps.remap(image, warps.tps_field(shifts, (12, 10)), **options)
+    np.testing.assert_array_equal(warps.deform_tps(shifts, image, **options), expected)
+    assert np.abs(expected - warps.deform_tps(shifts, image)).max() > 0.1
+
+
 def test_field_interpolates_the_shifts_at_control_points():
     grid, shape = (4, 5), (31, 49)  # control points every 10 and every 12 pixels
     shifts = random_shifts(grid, 6.0)

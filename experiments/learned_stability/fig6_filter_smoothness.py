@@ -1,0 +1,121 @@
+"""LS Fig. 6 a, b: normalised total variation of the 3 × 3 filters, before and after training, layer by layer."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deform_jax import probes
+from experiments.common import cli, plots, runs, statistics, tables
+from experiments.learned_stability import recipes
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which networks. Panel a: --network block_vgg_imagenet --downsamplings max strided_relu; b: the defaults."""
+
+    networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
+
+
+SCALES = {"smoke": Settings(recipes.SMOKE), "demo": Settings(recipes.DEMO), "paper": Settings(recipes.PAPER)}
+MEASURES = {
+    "total_variation": probes.total_variation,
+    "total_variation_per_slice": functools.partial(probes.total_variation, per_slice=True),
+}
+
+
+def measure(trained: dict[str, list[runs.Trained]]) -> list[dict[str, Any]]:
+    """Return one row per (downsampling, seed, state, layer); layers are numbered 1, 2, … over 3 × 3 convolutions."""
+    rows = []
+    for downsampling, networks in trained.items():
+        for network in networks:
+            for state, variables in (("init", network.init), ("trained", network.trained)):
+                values = {
+                    name: probes.filter_statistics(variables["params"], statistic, size=3)
+                    for name, statistic in MEASURES.items()
+                }
+                for index, layer in enumerate(values["total_variation"], 1):
+                    head = {"downsampling": downsampling, "seed": network.seed, "state": state}
+                    row = {name: float(by_layer[layer]) for name, by_layer in values.items()}
+                    rows.append({**head, "layer_index": index, "layer": layer, **row})
+    return rows
+
+
+def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
+    """Return the mean total variation over layers and networks in both states, and its relative change."""
+    names = tables.unique(rows, "downsampling")
+    values = {
+        (name, state): tables.per_seed(tables.select(rows, downsampling=name, state=state), "total_variation")[1]
+        for name in names
+        for state in ("init", "trained")
+    }
+
+    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
+        def mean(state: str) -> float:
+            groups = [
+                values[name, state] if seeds is None else values[name, state][list(seeds[name])] for name in names
+            ]
+            return float(np.mean([group.mean() for group in groups]))
+
+        before, after = mean("init"), mean("trained")
+        return {"mean_init": before, "mean_trained": after, "relative_change": after / before - 1}
+
+    return statistics.bootstrap(statistic, {name: len(values[name, "init"]) for name in names})
+
+
+def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
+    """Return the smoothness table and one sentence that says what it means."""
+    names, layers = tables.unique(rows, "downsampling"), tables.unique(rows, "layer")
+    columns, header = [], ["layer"]
+    for state, wanted in (("init", names[:1]), ("trained", names)):
+        for name in wanted:
+            chosen = rows if state == "init" else tables.select(rows, downsampling=name)
+            _, values = tables.per_seed(tables.select(chosen, state=state), "total_variation")
+            columns.append([f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), tables.spread(values), strict=True)])
+            header.append("init (all)" if state == "init" else f"{name} trained")
+    table = tables.render(header, [[layer, *cells] for layer, *cells in zip(layers, *columns, strict=True)])
+    found = {row["statistic"]: row for row in summary}
+    change = found["relative_change"]
+    return (
+        f"Normalised total variation of 3 × 3 filters, mean ± sd over seeds\n{table}\n\n"
+        f"Averaged over layers and networks it is {found['mean_init']['value']:.3f} at initialisation and "
+        f"{found['mean_trained']['value']:.3f} after training, a change of {100 * change['value']:.1f} % "
+        f"(95 % interval {100 * change['low']:.1f} to {100 * change['high']:.1f} %); lower is smoother."
+    )
+
+
+def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
+    """Draw total variation against the number of the convolution, the initial value dotted."""
+    figure, axes = plots.panels(1, width=4.0)
+    panel = axes[0]
+    for name in tables.unique(rows, "downsampling"):
+        plots.line(panel, tables.select(rows, downsampling=name, state="trained"), "total_variation", name)
+    x, values = tables.per_seed(tables.select(rows, state="init"), "total_variation")
+    panel.plot(x, np.full(len(x), values.mean()), color="black", linestyle=":", label="at initialisation")
+    panel.set_xticks(x)
+    panel.set_xlabel("convolution (3 × 3)")
+    panel.set_ylabel("normalised total variation")
+    panel.legend(fontsize=7, loc="best")
+    stamp = recipes.stamp(command.options.scale, command.settings.networks)
+    print("figure:", plots.save(figure, command.results, "fig6_filter_smoothness", stamp))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
+    if not command.options.plot_only:
+        began = time.perf_counter()
+        task = runs.load_task(command.settings.networks.training)
+        trained = recipes.train_all(command.settings.networks, task, command.options)
+        recipes.write_results(command, measure(trained), trained, began)
+    rows = tables.read(command.results / "table.csv")
+    summary = summarise(rows)
+    tables.write(command.results / "summary.csv", summary)
+    print(show(rows, summary))
+    plot(command, rows)
+
+
+if __name__ == "__main__":
+    main()
