@@ -84,8 +84,9 @@ def all_finite(name: str, value: Any, *, remedy: str = "") -> None:
     """Refuse a concrete array that holds NaN or infinity, and say how many and where the first one is."""
     if is_traced(value) or not jnp.issubdtype(value.dtype, jnp.inexact):
         return
-    if bool(jnp.isfinite(value).all()):
-        return
+    with jax.ensure_compile_time_eval():  # an array closed over by a jitted function is concrete
+        if bool(jnp.isfinite(value).all()):
+            return
     bad = np.argwhere(~np.isfinite(np.asarray(value, dtype=np.float64)))
     first = tuple(int(i) for i in bad[0])
     hint = remedy or "Remove or replace them first."

@@ -59,6 +59,11 @@ def widen(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def opaque(x: Array) -> Array:
+    """The same values, hidden from XLA's algebra: were ``x`` a constant, (x·s)² would become x²·s² and overflow."""
+    return lax.optimization_barrier(x)
+
+
 def row_scale(x: Float[Array, "*n features"]) -> Float[Array, "*n 1"]:
     """The power of two that brings the largest entry of each row into [1, 2); a constant for differentiation.
 
@@ -88,7 +93,7 @@ def _pair(a: Array, b: Array) -> tuple[Array, Array]:
 
 @jax.jit
 def _cosine(a: Array, b: Array) -> Array:
-    a, b = widen(a), widen(b)
+    a, b = opaque(widen(a)), opaque(widen(b))
     scale_a, scale_b = row_scale(a), row_scale(b)
     # Nearly equal rows must get one scale, or else their difference would not be exact.
     shared = jnp.minimum(scale_a, scale_b)
@@ -101,6 +106,5 @@ def _cosine(a: Array, b: Array) -> Array:
     gap = jnp.sum(difference * (a + b), axis=-1, keepdims=True) / (norm_a + norm_b)
     chord = jnp.sum(jnp.square(difference - b * (gap / norm_b)), axis=-1, keepdims=True)
     distance = 0.5 * chord / jnp.square(norm_a)
-    undefined = jnp.where(zero_a & zero_b, 0.0, 1.0).astype(distance.dtype)
-    distance = jnp.where(zero_a | zero_b, undefined, distance)
+    distance = jnp.where(zero_a | zero_b, jnp.where(zero_a & zero_b, 0.0, 1.0), distance)
     return jnp.where(jnp.isfinite(norm_a + norm_b), distance, jnp.nan)[..., 0]

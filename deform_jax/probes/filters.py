@@ -88,7 +88,7 @@ def filter_statistics(
     since their variation is 0 whatever they hold.
     """
     if not callable(statistic):
-        given = f"a {type(statistic).__name__} was given"
+        given = f"its type is {type(statistic).__name__}"
         checks.fail("statistic", "be callable, from a kernel to a scalar", given, error=TypeError)
     wanted = _sizes(size)
     kernels = _kernels(params)

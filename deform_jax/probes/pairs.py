@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from deform_jax.probes.distances import row_norm, row_scale, widen
+from deform_jax.probes.distances import opaque, row_norm, row_scale, widen
 from deform_jax.probes.pieces import block_sum, each_image
 from deform_jax.typing import Taps
 
@@ -40,8 +40,9 @@ class _Rows(NamedTuple):
 
 def _rows(tap: Float[Array, "n ..."], distance: str, weight: Array | None = None) -> _Rows:
     def units(features: Array) -> tuple[Array, Array, Array]:
-        scale = row_scale(widen(features))
-        norm, zero = row_norm(widen(features) * scale)
+        features = opaque(widen(features))
+        scale = row_scale(features)
+        norm, zero = row_norm(features * scale)
         return scale, 1 / norm, 1 - zero.astype(norm.dtype)
 
     dtype = jnp.promote_types(tap.dtype, jnp.float32)
@@ -58,7 +59,7 @@ def median_distances(taps: Taps, distance: str) -> Taps:
     """Of each tap, the median over pairs i < j; the mean of the two middle values where their number is even."""
     grams, squares = zip(*(_gram(tap, distance) for tap in taps.values()), strict=True)
     # One loop over the taps, not one sort for each: compiling them took longer than a network's forward pass.
-    medians = lax.map(lambda pair: _median(*pair, distance), (jnp.stack(grams), jnp.stack(squares)))
+    medians = lax.map(lambda pair: _median(pair[0], pair[1], distance), (jnp.stack(grams), jnp.stack(squares)))
     return OrderedDict(zip(taps, medians, strict=True))
 
 

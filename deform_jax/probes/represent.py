@@ -49,7 +49,7 @@ def call(measure: Callable[..., PyTree], represent: Represent, *arguments: Any, 
     program and the rest is compared by value, so that every seed of one architecture shares one compilation.
     """
     if not callable(represent):
-        given = f"a {type(represent).__name__} was given"
+        given = f"its type is {type(represent).__name__}"
         checks.fail("represent", "be callable, from images to taps", given, error=TypeError)
     leaves, treedef = jax.tree.flatten(represent)
     arrays = [leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in leaves]
@@ -82,7 +82,7 @@ def read_taps(represent: Represent, images: jax.Array) -> Taps:
     output = output._asdict() if hasattr(output, "_asdict") else output
     if not isinstance(output, Mapping):
         remedy = "Return for instance `OrderedDict(conv1=…, logits=…)`."
-        given = f"it returned a {type(output).__name__}"
+        given = f"its result has type {type(output).__name__}"
         checks.fail("represent", "return an ordered mapping {tap: array}", given, remedy, error=TypeError)
     if not output:
         checks.fail("represent", "return at least one tap", "it returned an empty mapping")
@@ -93,7 +93,7 @@ def _tap(name: Any, value: Any, n: int) -> jax.Array:
     if not isinstance(name, str):
         checks.fail("represent", "name its taps by strings", f"one is named {name!r}", error=TypeError)
     if not isinstance(value, jax.Array | np.ndarray):
-        given = f"tap '{name}' is a {type(value).__name__}"
+        given = f"tap '{name}' has type {type(value).__name__}"
         checks.fail("represent", "return one array for each tap", given, error=TypeError)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         given = f"tap '{name}' has dtype {value.dtype}"

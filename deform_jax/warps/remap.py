@@ -69,9 +69,8 @@ def _sample(image: Image, field: Field, fill: float | jax.Array, *, boundary: st
     output = above * (left * pixels(y, x) + right * pixels(y, x + 1))
     output += below * (left * pixels(y + 1, x) + right * pixels(y + 1, x + 1))
     if boundary == "constant":
-        inside = (above + below) * (
-            left + right
-        )  # exactly 1 where all four pixels lie inside, exactly 0 where none does
+        # Rounding does not matter: exactly 1 where all four pixels lie inside, exactly 0 where none does.
+        inside = (above + below) * (left + right)
         output += (1 - inside) * jnp.asarray(fill, dtype=compute_dtype)
     return output.astype(image.dtype)
 

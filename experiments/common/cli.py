@@ -2,14 +2,16 @@
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
 from experiments.common import settings as common
+from experiments.common import tables
 
 S = TypeVar("S")
 Scale = Literal["smoke", "demo", "paper"]
@@ -29,7 +31,7 @@ class Options:
     """Folder for table, provenance and figure. Default: beside the script, results/FIGURE/SCALE, with the tag or the
     settings' hash appended where settings differ from the scale's."""
     data_axis: int | None = None
-    """Devices over which each batch is split. Default: as many seeds side by side as devices allow, then the rest."""
+    """Devices over which each batch is split. Default: those left when seeds stand side by side."""
     tag: str = ""
     """Name for results whose settings differ from the scale's."""
 
@@ -42,6 +44,8 @@ class Command(Generic[S]):
     options: Options
     results: pathlib.Path
     """Folder for table, provenance and figure."""
+    line: str
+    """The command line, without the folders, which are this machine's own."""
 
 
 def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: list[str] | None = None) -> Command[S]:
@@ -58,20 +62,56 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
     early.add_argument("--scale", default="demo")
     scale = early.parse_known_args(arguments)[0].scale
     defaults = scales.get(scale, scales["demo"])  # tyro refuses an unknown scale below, and lists the choices
+    name = pathlib.Path(script).stem
     shape = dataclasses.make_dataclass("Arguments", [("settings", type(defaults)), ("options", Options)])
     try:
         parsed = tyro.cli(
             shape,
-            prog=f"python -m experiments {pathlib.Path(script).stem}",
+            prog=f"python -m experiments {name}",
             description=description,
             args=arguments,
-            default=shape(defaults, Options(scale=scale)),
+            default=shape(defaults, Options(scale=scale if scale in scales else "demo")),
             config=(tyro.conf.OmitArgPrefixes,),
         )
     except (ValueError, TypeError) as error:  # a setting's own check
         sys.exit(f"error: {error}")
     options: Options = parsed.options
-    return Command(parsed.settings, options, _results(parsed.settings, defaults, options, pathlib.Path(script)))
+    return Command(
+        settings=parsed.settings,
+        options=options,
+        results=_results(parsed.settings, defaults, options, pathlib.Path(script)),
+        line=_line(name, arguments),
+    )
+
+
+def write_provenance(command: Command, **facts: Any) -> None:
+    """Write ``provenance.json``, with any further facts, into the results folder."""
+    record = common.provenance(command.settings, command=command.line, scale=command.options.scale, **facts)
+    tables.write_json(command.results / "provenance.json", record)
+
+
+def script(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
+    """Decorate a figure's ``main(arguments=None)``: errors that tell the user what to do end it without a traceback."""
+
+    @functools.wraps(main)
+    def wrapped(arguments: list[str] | None = None) -> None:
+        try:
+            main(arguments)
+        except (ValueError, TypeError) as error:
+            if not str(error).startswith("Argument `"):
+                raise
+            sys.exit(f"error: {error}")
+        except (FileNotFoundError, ConnectionError, FloatingPointError) as error:
+            sys.exit(f"error: {error}")
+
+    return wrapped
+
+
+def _line(name: str, arguments: Sequence[str]) -> str:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--runs")
+    early.add_argument("--results")
+    return " ".join(["python -m experiments", name, *early.parse_known_args(arguments)[1]])
 
 
 def _results(settings: Any, defaults: Any, options: Options, script: pathlib.Path) -> pathlib.Path:

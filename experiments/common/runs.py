@@ -88,8 +88,8 @@ def train_or_load(
     found = {seed: loaded for seed in seeds if (loaded := _load(seed, paths[seed])) is not None}
     model = build(settings, downsampling, task.images.num_classes)
     missing = [seed for seed in seeds if seed not in found]
-    while missing:
-        mesh = _layout(len(missing), settings.recipe.batch_size, data_axis)
+    mesh = _layout(len(missing), settings.recipe.batch_size, data_axis) if missing else None
+    while missing and mesh is not None:
         group, missing = missing[: mesh.shape["seed"]], missing[mesh.shape["seed"] :]
         training.fit(
             model,
@@ -133,15 +133,15 @@ def _load(seed: int, path: pathlib.Path) -> Trained | None:
 
 
 def _layout(seeds: int, batch_size: int, data_axis: int | None) -> Mesh:
-    """Return a mesh with as many seeds side by side as fit, and each batch split over the devices left."""
+    """Return one mesh for all seeds: as many side by side as divide both seeds and devices, the batch over the rest."""
     devices = jax.device_count()
-    if data_axis is not None:
-        groups = devices // data_axis if data_axis > 0 else 1
-        side = max((s for s in range(1, min(seeds, groups) + 1) if devices % (s * data_axis) == 0), default=1)
-        return training.make_mesh(side, data_axis)
-    side = max(s for s in range(1, min(seeds, devices) + 1) if devices % s == 0)
-    split = devices // side
-    return training.make_mesh(side, split if batch_size % split == 0 else 1)
+    split = data_axis if data_axis is not None else 1
+    if split < 1 or devices % split:
+        return training.make_mesh(1, split)  # says which layouts would do
+    side = max(s for s in range(1, seeds + 1) if seeds % s == 0 and devices // split % s == 0)
+    if data_axis is None:
+        split = max(d for d in range(1, devices // side + 1) if devices // side % d == 0 and batch_size % d == 0)
+    return training.make_mesh(side, split)
 
 
 def accuracy(trained: Trained) -> float:

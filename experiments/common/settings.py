@@ -9,7 +9,6 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -38,11 +37,11 @@ def differences(settings: Any, defaults: Any) -> dict[str, Any]:
     return {name: value for name, value in ours.items() if theirs.get(name) != value}
 
 
-def provenance(settings: Any, **facts: Any) -> dict[str, Any]:
+def provenance(settings: Any, *, command: str, **facts: Any) -> dict[str, Any]:
     """Return what produced a result: command, settings, versions, device, commit, date and any further facts."""
     device = jax.devices()[0]
     return {
-        "command": " ".join(["python -m experiments", *sys.argv[0].split()[3:], *sys.argv[1:]]),
+        "command": command,
         "settings": as_dict(settings),
         "hash": digest(settings),
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from deform_jax import warps
-from experiments.common import cli, photographs, plots, settings, tables
+from experiments.common import cli, photographs, plots, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +65,12 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
     print("figure:", plots.save(figure, command.results, "fig1_deformed_images", stamp))
 
 
+@cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
     if not command.options.plot_only:
         tables.write(command.results / "table.csv", sample(command.settings))
-        record = settings.provenance(command.settings, scale=command.options.scale)
-        tables.write_json(command.results / "provenance.json", record)
+        cli.write_provenance(command)
     plot(command, tables.read(command.results / "table.csv"))
 
 

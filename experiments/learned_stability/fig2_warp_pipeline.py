@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deform_jax import warps
-from experiments.common import cli, photographs, plots, settings, tables
+from experiments.common import cli, photographs, plots, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +70,14 @@ def plot(command: cli.Command[Settings], shifts: np.ndarray) -> None:
     print("figure:", plots.save(figure, command.results, "fig2_warp_pipeline", stamp))
 
 
+@cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
     wanted = command.settings
     if not command.options.plot_only:
         shifts = warps.random_shifts(jax.random.key(wanted.seed), wanted.grid, wanted.max_shift)
         tables.write(command.results / "table.csv", photographs.shift_rows(wanted.image, np.asarray(shifts)))
-        record = settings.provenance(wanted, scale=command.options.scale)
-        tables.write_json(command.results / "provenance.json", record)
+        cli.write_provenance(command)
     plot(command, photographs.shifts_of(tables.read(command.results / "table.csv")))
 
 

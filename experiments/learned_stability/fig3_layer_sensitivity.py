@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -80,36 +80,40 @@ def measure(settings: Settings, task: runs.Task, trained: dict[str, list[runs.Tr
     return rows
 
 
-def gap(rows: Sequence[tables.Row], state: str, seeds: dict[str, Sequence[int]] | None = None) -> float:
+def by_network(rows: Sequence[tables.Row]) -> dict[tuple[str, str], np.ndarray]:
+    """Return {(downsampling, state): (seeds, layers) sensitivities, averaged over draws}."""
+    return {
+        (name, state): tables.per_seed(tables.select(rows, downsampling=name, state=state), "sensitivity")[1]
+        for name in _names(rows)
+        for state in tables.unique(rows, "state")
+    }
+
+
+def gap(values: Mapping[tuple[str, str], np.ndarray], state: str, first: int) -> float:
     """Return how many times as sensitive networks without pooling are as those with it.
 
-    Geometric mean, over the layers from the first downsampling on, of the ratio of mean sensitivities. Ours: LS shows
-    curves. ``seeds`` restricts (or resamples) the seeds of each downsampling.
+    Geometric mean, over the layers from ``first`` on, of the ratio of mean sensitivities. Ours: LS shows curves.
     """
-    logs: dict[bool, list[np.ndarray]] = {True: [], False: []}
-    for downsampling in tables.unique(rows, "downsampling"):
-        chosen = tables.select(rows, downsampling=downsampling, state=state)
-        names = tables.unique(chosen, "layer")
-        first = next(i for i, name in enumerate(names) if name.endswith("_down"))
-        _, values = tables.per_seed(chosen, "sensitivity")
-        if seeds is not None:
-            values = values[list(seeds[downsampling])]
-        logs[downsampling in recipes.POOLED].append(values.mean(axis=0)[first:])
-    if not logs[True] or not logs[False]:
+    means: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    for (downsampling, when), array in values.items():
+        if when == state:
+            means[downsampling in recipes.POOLED].append(array.mean(axis=0)[first:])
+    if not means[True] or not means[False]:
         return math.nan
-    ratio = np.mean(logs[False], axis=0) / np.mean(logs[True], axis=0)
-    return float(np.exp(np.log(ratio).mean()))
+    return float(np.exp(np.log(np.mean(means[False], axis=0) / np.mean(means[True], axis=0)).mean()))
 
 
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     """Return the gap before and after training and the share of it that training removes, with intervals."""
-    members = {d: len(tables.unique(tables.select(rows, downsampling=d), "seed")) for d in _names(rows)}
+    values = by_network(rows)
+    first = next(i for i, name in enumerate(tables.unique(rows, "layer")) if name.endswith("_down"))
 
     def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
-        before, after = (gap(rows, state, seeds) for state in ("init", "trained"))
+        chosen = {key: array if seeds is None else array[list(seeds[key[0]])] for key, array in values.items()}
+        before, after = (gap(chosen, state, first) for state in ("init", "trained"))
         return {"gap_init": before, "gap_trained": after, "gap_removed": 1 - math.log(after) / math.log(before)}
 
-    return statistics.bootstrap(statistic, members)
+    return statistics.bootstrap(statistic, {name: len(values[name, "init"]) for name in _names(rows)})
 
 
 def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
@@ -172,6 +176,7 @@ def _names(rows: Sequence[tables.Row]) -> list[str]:
     return tables.unique(rows, "downsampling")
 
 
+@cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
     if not command.options.plot_only:

@@ -103,6 +103,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
     print("figure:", plots.save(figure, command.results, "fig6_filter_smoothness", stamp))
 
 
+@cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
     if not command.options.plot_only:

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from deform_jax import models, training
-from experiments.common import cli, runs, settings, tables
+from experiments.common import cli, runs, tables
 from experiments.common.runs import Training
 
 DOWNSAMPLINGS = models.DOWNSAMPLINGS
@@ -95,5 +95,4 @@ def write_results(command: cli.Command, table: list, trained: dict[str, list[run
     tables.write(command.results / "table.csv", table)
     tables.write(command.results / "accuracy.csv", accuracy_rows(trained))
     seconds = round(time.perf_counter() - began, 1)
-    record = settings.provenance(command.settings, scale=command.options.scale, wall_seconds=seconds)
-    tables.write_json(command.results / "provenance.json", record)
+    cli.write_provenance(command, wall_seconds=seconds)

@@ -65,6 +65,15 @@ def test_special_values():
     assert np.isnan(probes.cosine_distance(np.float32([np.nan, 1]), np.float32([0, 0])))
 
 
+def test_constants_in_a_jitted_function():
+    # XLA rewrites products of constants: (b·s)² as b²·s², where the one underflows and the other overflows
+    b = np.float32([[1, 2], [0, 0], [1e-35, 2e-35], [1e37, 2e37]])
+    a = np.float32([[3, 1], [3, 1], [3e-35, 1e-35], [3e37, 1e37]])
+    expected = [*exact_cosine(a[:1], b[:1]), 1, *exact_cosine(a[2:], b[2:])]
+    np.testing.assert_allclose(jax.jit(lambda a: probes.cosine_distance(a, b))(a), expected, rtol=1e-6)
+    np.testing.assert_array_equal(jax.jit(lambda a: probes.cosine_distance(a, b))(b), 0)
+
+
 def test_gradients_are_zero_at_zero_and_right_elsewhere():
     zero, b = np.zeros(2, np.float32), np.float32([3, 4])
     for x, y in ((zero, b), (b, zero), (zero, zero), (b, b)):
@@ -93,7 +102,9 @@ def test_half_precision_is_widened(distance):
     a, b = (jnp.asarray(v, jnp.bfloat16) for v in vectors(4000, 0.1))
     result = distance(a, b)
     assert result.dtype == jnp.float32
-    exact = exact_cosine(a, b) if distance is probes.cosine_distance else np.sum((np.float64(a) - np.float64(b)) ** 2, -1)
+    exact = (
+        exact_cosine(a, b) if distance is probes.cosine_distance else np.sum((np.float64(a) - np.float64(b)) ** 2, -1)
+    )
     np.testing.assert_allclose(result, exact, rtol=1e-5)
 
 

@@ -25,16 +25,15 @@ OPTIONS = [
 
 
 def network(weights, images, xp=jnp):
-    """Taps of rank 4, 3 and 2, named so that their sorted order is not their depth order."""
-    n = len(images)
-    hidden = xp.maximum(images.reshape(n, -1) @ weights["first"], 0)
-    return OrderedDict(z_input=images, middle=hidden.reshape(n, 4, 5), a_output=hidden @ weights["second"])
+    """One tap of rank 3: each tap costs half a second of compilation for each set of options."""
+    hidden = xp.maximum(images.reshape(len(images), -1) @ weights["first"], 0)
+    return OrderedDict(output=(hidden @ weights["second"]).reshape(len(images), 5, 3))
 
 
 @pytest.fixture
 def setting():
     rng = np.random.default_rng(1)
-    weights = {"first": rng.normal(size=(3 * 4 * 2, 20)), "second": rng.normal(size=(20, 3))}
+    weights = {"first": rng.normal(size=(3 * 4 * 2, 20)), "second": rng.normal(size=(20, 15))}
     images = rng.normal(size=(N, 3, 4, 2))
     perturbed = images + 0.05 * rng.normal(size=images.shape)
     return jax.tree.map(np.float32, (weights, images, perturbed))
@@ -72,8 +71,10 @@ def exact(weights, images, perturbed, **options):
     return oracle(network(weights, images, np), network(weights, perturbed, np), **options)
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3, N, 50])
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
+CASES = [*((options, 3) for options in OPTIONS), *((OPTIONS[i], None) for i in (0, 3, 4)), (OPTIONS[3], 1)]
+
+
+@pytest.mark.parametrize(("options", "chunk"), CASES)
 def test_matches_the_oracle(setting, options, chunk):
     weights, images, perturbed = setting
     result = probes.sensitivity(Partial(network, weights), images, perturbed, **options, chunk=chunk)
@@ -82,25 +83,28 @@ def test_matches_the_oracle(setting, options, chunk):
 
 
 def test_defaults_are_those_of_learned_stability(setting):
-    weights, images, perturbed = setting
-    assert_close(probes.sensitivity(Partial(network, weights), images, perturbed), exact(*setting))
+    _, images, perturbed = setting
+    result = probes.sensitivity(lambda x: {"input": x}, images, perturbed)  # a tap of rank 4
+    assert_close(result, oracle({"input": images}, {"input": perturbed}))
+
+
+def identity(x):
+    return {"x": x}
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])  # one pair, an odd and an even number of pairs
-@pytest.mark.parametrize(("distance", "metric"), [("cosine", "cosine"), ("squared", "sqeuclidean")])
+@pytest.mark.parametrize(("distance", "metric"), [("squared", "sqeuclidean")])
 def test_normaliser_matches_scipy(n, distance, metric):
     images = np.random.default_rng(n).normal(size=(n, 5)).astype(np.float32)
     pairs = pdist(images.astype(float), metric)
     for normaliser, expected in (("median", np.median(pairs)), ("mean", np.mean(pairs))):
-        parts = probes.sensitivity_parts(
-            Partial(lambda x: {"x": x}), images, images, distance=distance, normaliser=normaliser
-        )
+        options = {"distance": distance, "normaliser": normaliser}
+        parts = probes.sensitivity_parts(Partial(identity), images, images, **options)
         np.testing.assert_allclose(parts.normaliser["x"], expected, rtol=2e-6)
         np.testing.assert_array_equal(parts.numerators["x"], np.zeros(n))
 
 
-@pytest.mark.parametrize("options", OPTIONS[:4], ids=lambda o: "-".join(o.values()))
-@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize(("options", "chunk"), [(OPTIONS[0], None), (OPTIONS[3], 3)])
 def test_parts_make_the_whole(setting, options, chunk):
     weights, images, perturbed = setting
     represent = Partial(network, weights)
@@ -113,20 +117,21 @@ def test_parts_make_the_whole(setting, options, chunk):
     assert_close(whole, OrderedDict((t, numerators[t].mean() / normaliser[t]) for t in numerators), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
+@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=lambda o: "-".join(o.values()))
 def test_large_taps_go_piece_by_piece(setting, options, monkeypatch):
     monkeypatch.setattr(pieces, "LARGE", 1)
     monkeypatch.setattr(pieces, "BLOCK", 7)  # does not divide 24 or 20, exceeds 3
     weights, images, perturbed = setting
-    for chunk in (None, 3):
-        # a plain function, so that nothing compiled with other sizes is used
-        result = probes.sensitivity(lambda x: network(weights, x), images, perturbed, **options, chunk=chunk)
-        assert_close(result, exact(*setting, **options))
+    # a plain function, so that nothing compiled with other sizes is used
+    result = probes.sensitivity(lambda x: network(weights, x), images, perturbed, **options, chunk=3)
+    assert_close(result, exact(*setting, **options))
 
 
 @pytest.mark.parametrize("spread", [1e-3, 1e-4])
-@pytest.mark.parametrize("options", OPTIONS[:4], ids=lambda o: "-".join(o.values()))
-def test_nearly_equal_representations(options, spread):
+@pytest.mark.parametrize(
+    ("options", "chunk"), [(OPTIONS[0], None), (OPTIONS[1], 5), (OPTIONS[2], None), (OPTIONS[3], 5)]
+)
+def test_nearly_equal_representations(options, chunk, spread):
     # Cosine distances of 1e-6 and 1e-8. Rounding a/‖a‖ once moves ½‖u − v‖² by about 6e-8·(2/d)^½/√features
     # relative to d: 2e-6 and 2e-5 here for one pair; the median of many is no worse.
     rng = np.random.default_rng(2)
@@ -134,25 +139,29 @@ def test_nearly_equal_representations(options, spread):
     images = (base + spread * rng.normal(size=(12, 3000))).astype(np.float32)
     perturbed = (images + 0.1 * spread * rng.normal(size=images.shape)).astype(np.float32)
     expected = oracle({"x": images}, {"x": perturbed}, **options)
-    for chunk in (None, 5):
-        result = probes.sensitivity(Partial(lambda x: {"x": x}), images, perturbed, **options, chunk=chunk)
-        assert_close(result, expected, rtol=1e-5)
+    result = probes.sensitivity(Partial(identity), images, perturbed, **options, chunk=chunk)
+    assert_close(result, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:2], ids=lambda o: "-".join(o.values()))
-@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize(("options", "chunk"), [(OPTIONS[0], None), (OPTIONS[1], 2)])
 def test_zero_vectors(options, chunk):
     images = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
     images[[0, 1, 4]] = 0
     perturbed = images + np.float32(0.1)
     perturbed[1] = 0
-    result = probes.sensitivity(Partial(lambda x: {"x": x}), images, perturbed, **options, chunk=chunk)
+    result = jax.jit(lambda x: probes.sensitivity(Partial(identity), x, perturbed, **options, chunk=chunk))(images)
     assert_close(result, oracle({"x": images}, {"x": perturbed}, **options))
 
-    def total(x):
-        return probes.sensitivity(Partial(lambda x: {"x": x}), x, perturbed, **options, chunk=chunk)["x"]
 
-    assert np.isfinite(jax.grad(total)(images)).all()
+def test_gradient_at_zero_vectors():
+    images = np.float32([[0, 0], [1, 2], [0, 0], [2, -1]])
+
+    def total(images, perturbed):
+        return probes.sensitivity(Partial(identity), images, perturbed)["x"]
+
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(images, images[::-1])
+    assert value == 1
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_tiny_and_huge_taps(setting):
@@ -176,9 +185,7 @@ def test_half_precision_taps(setting):
     expected = oracle(*(jax.tree.map(np.float64, represent(x)) for x in (images, perturbed)))
     result = probes.sensitivity(represent, images, perturbed)
     assert all(value.dtype == jnp.float32 for value in result.values())
-    # the input tap is rounded alike; the others may differ by bfloat16 roundings of fused operations
-    np.testing.assert_allclose(result["z_input"], expected["z_input"], rtol=1e-4)
-    assert_close(result, expected, rtol=0.05)
+    assert_close(result, expected, rtol=0.05)  # operations fused before the rounding to bfloat16 may differ
 
 
 def test_symmetries(setting):
@@ -191,8 +198,7 @@ def test_symmetries(setting):
     assert all(value == 0 for value in still.values())
 
 
-@pytest.mark.parametrize("chunk", [None, 3])
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
+@pytest.mark.parametrize(("options", "chunk"), [(OPTIONS[0], None), (OPTIONS[3], 3), (OPTIONS[4], 3)])
 def test_gradients_match_differences_of_the_oracle(setting, options, chunk):
     weights, images, perturbed = setting
     rng = np.random.default_rng(4)
@@ -206,32 +212,33 @@ def test_gradients_match_differences_of_the_oracle(setting, options, chunk):
 
     gradient = jax.jit(jax.grad(total))(arguments)
     step = 1e-6  # in float64: truncation 1e-12, rounding 1e-10
-    exact_total = [
-        sum(exact(*jax.tree.map(lambda x, t: np.float64(x) + s * t, arguments, towards).values(), **options).values())
-        for s in (-step, step)
-    ]
-    expected = (exact_total[1] - exact_total[0]) / (2 * step)
+
+    def exact_total(size):
+        moved = jax.tree.map(lambda x, t: np.float64(x) + size * t, arguments, towards)
+        return sum(exact(moved["weights"], moved["images"], moved["perturbed"], **options).values())
+
+    expected = (exact_total(step) - exact_total(-step)) / (2 * step)
     along = sum(jax.tree.leaves(jax.tree.map(lambda g, t: np.sum(np.float64(g) * t), gradient, towards)))
     np.testing.assert_allclose(along, expected, rtol=1e-4)
 
 
 def test_jit_vmap_and_closures_agree(setting):
     weights, images, perturbed = setting
-    stacked = jax.tree.map(lambda w: jnp.stack([w, -w, 2 * w + 1]), weights)
+    stacked = jax.tree.map(lambda w: jnp.stack([w, 2 * w + 1]), weights)
+    options = OPTIONS[3]  # the fastest to compile
 
     def measure(weights, images, perturbed):
-        return probes.sensitivity(Partial(network, weights), images, perturbed)
+        return probes.sensitivity(Partial(network, weights), images, perturbed, **options)
 
     def measure_closed(weights, images, perturbed):
-        return probes.sensitivity(lambda x: network(weights, x), images, perturbed)
+        return probes.sensitivity(lambda x: network(weights, x), images, perturbed, **options)
 
-    plain = measure(weights, images, perturbed)
-    assert_close(jax.jit(measure)(weights, images, perturbed), plain, rtol=1e-5)
-    assert_close(measure_closed(weights, images, perturbed), plain, rtol=1e-5)
-    assert_close(jax.jit(measure_closed)(weights, images, perturbed), plain, rtol=1e-5)
-    one_by_one = [measure(jax.tree.map(lambda w: w[i], stacked), images, perturbed) for i in range(3)]  # noqa: B023
+    each = [measure(jax.tree.map(lambda w, i=i: w[i], stacked), images, perturbed) for i in range(2)]
+    expected = OrderedDict((tap, jnp.stack([one[tap] for one in each])) for tap in each[0])
+    assert_close(measure_closed(weights, images, perturbed), each[0], rtol=1e-5)
+    slopes = []
     for function in (measure, measure_closed):
-        batched = jax.vmap(function, in_axes=(0, None, None))(stacked, images, perturbed)
-        assert_close(batched, OrderedDict((t, jnp.stack([o[t] for o in one_by_one])) for t in plain), rtol=1e-5)
-    gradients = [jax.grad(lambda w: f(w, images, perturbed)["a_output"])(weights) for f in (measure, measure_closed)]  # noqa: B023
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), *gradients)
+        batched = jax.jit(jax.vmap(function, in_axes=(0, None, None)))(stacked, images, perturbed)
+        assert_close(batched, expected, rtol=1e-5)
+        slopes.append(jax.grad(lambda w, f=function: f(w, images, perturbed)["output"])(weights))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), *slopes)
