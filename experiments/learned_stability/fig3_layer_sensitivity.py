@@ -89,18 +89,20 @@ def by_network(rows: Sequence[tables.Row]) -> dict[tuple[str, str], np.ndarray]:
     }
 
 
-def gap(values: Mapping[tuple[str, str], np.ndarray], state: str, first: int) -> float:
-    """Return how many times as sensitive networks without pooling are as those with it.
+def gap(values: Mapping[tuple[str, str], np.ndarray], state: str, first: int) -> dict[str, float]:
+    """Return how much more sensitive networks without pooling are than those with it, from layer ``first`` on.
 
-    Geometric mean, over the layers from ``first`` on, of the ratio of mean sensitivities. Ours: LS shows curves.
+    ``ratio`` is the geometric mean over layers of the ratio of mean sensitivities, ``difference`` the mean over layers
+    of their difference. Ours: LS shows curves.
     """
     means: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for (downsampling, when), array in values.items():
         if when == state:
             means[downsampling in recipes.POOLED].append(array.mean(axis=0)[first:])
     if not means[True] or not means[False]:
-        return math.nan
-    return float(np.exp(np.log(np.mean(means[False], axis=0) / np.mean(means[True], axis=0)).mean()))
+        return {"ratio": math.nan, "difference": math.nan}
+    without, pooled = np.mean(means[False], axis=0), np.mean(means[True], axis=0)
+    return {"ratio": float(np.exp(np.log(without / pooled).mean())), "difference": float((without - pooled).mean())}
 
 
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
@@ -111,7 +113,8 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
         chosen = {key: array if seeds is None else array[list(seeds[key[0]])] for key, array in values.items()}
         before, after = (gap(chosen, state, first) for state in ("init", "trained"))
-        return {"gap_init": before, "gap_trained": after, "gap_removed": 1 - math.log(after) / math.log(before)}
+        found = {f"{name}_{state}": g[name] for name in before for state, g in (("init", before), ("trained", after))}
+        return found | {"difference_removed": 1 - after["difference"] / before["difference"]}
 
     return statistics.bootstrap(statistic, {name: len(values[name, "init"]) for name in _names(rows)})
 
@@ -132,7 +135,7 @@ def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
 def sentence(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
     """Return what the table means, from its numbers."""
     values = {row["statistic"]: row for row in summary}
-    if not math.isfinite(values["gap_init"]["value"]):
+    if not math.isfinite(values["ratio_init"]["value"]):
         return "No comparison: it takes networks with pooling (max, average) and without."
 
     def text(name: str, scale: float = 1, digits: int = 2) -> str:
@@ -141,10 +144,11 @@ def sentence(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
         return f"{row['value'] * scale:.{digits}f} (95 % interval {low:.{digits}f} to {high:.{digits}f})"
 
     return (
-        "From the first downsampling on, networks without pooling are "
-        f"{text('gap_init')} times as sensitive as networks with pooling at initialisation and "
-        f"{text('gap_trained')} times after training: training removes {text('gap_removed', 100, 0)} % of the gap "
-        f"(of its logarithm). The probe's own spread over draws is {100 * probe_spread(rows):.1f} % of a value."
+        "From the first downsampling on, networks without pooling are more sensitive than networks with pooling by "
+        f"{text('difference_init')} at initialisation and by {text('difference_trained')} after training, which "
+        f"removes {text('difference_removed', 100, 0)} % of the difference; as a ratio, {text('ratio_init')} before "
+        f"and {text('ratio_trained')} after. The probe's own spread over draws of images and deformations is "
+        f"{100 * probe_spread(rows):.1f} % of a value."
     )
 
 

@@ -35,14 +35,14 @@ def test_gap_is_the_geometric_mean_ratio_from_the_first_downsampling_on():
     }
     rows = rows_of(values)
     # Means over seeds 0.3, 0.2 against 0.6, 0.8: ratios 2 and 4. The layers before the first downsampling do not count.
-    assert fig3.gap(fig3.by_network(rows), "init", 2) == pytest.approx(math.sqrt(8))
-    assert fig3.gap(fig3.by_network(rows), "trained", 2) == pytest.approx(1.2)
+    assert fig3.gap(fig3.by_network(rows), "init", 2) == pytest.approx({"ratio": math.sqrt(8), "difference": 0.45})
+    assert fig3.gap(fig3.by_network(rows), "trained", 2) == pytest.approx({"ratio": 1.2, "difference": 0.11})
     summary = {row["statistic"]: row for row in fig3.summarise(rows)}
-    assert summary["gap_removed"]["value"] == pytest.approx(1 - math.log(1.2) / math.log(math.sqrt(8)))
+    assert summary["difference_removed"]["value"] == pytest.approx(1 - 0.11 / 0.45)
     # With two seeds, the extreme resamples are one seed twice.
-    assert summary["gap_init"]["low"] == pytest.approx(math.sqrt(1.5 * 0.8 / 0.3))
-    assert summary["gap_init"]["high"] == pytest.approx(math.sqrt(3 * 8))
-    assert "2.83" in fig3.sentence(rows, list(summary.values()))
+    assert summary["ratio_init"]["low"] == pytest.approx(math.sqrt(1.5 * 0.8 / 0.3))
+    assert summary["ratio_init"]["high"] == pytest.approx(math.sqrt(3 * 8))
+    assert "2.83 (95 % interval 2.00 to 4.90) before" in fig3.sentence(rows, list(summary.values()))
 
 
 def test_the_sentence_needs_both_kinds_of_networks():

@@ -92,9 +92,11 @@ def test_fig3_table_holds_every_single_measurement(smoke):
     assert [len(values) for values in inputs.values()] == [1, 1]
     assert inputs["0"] != inputs["1"]
     assert {row["statistic"] for row in rows(smoke("fig3_layer_sensitivity"), "summary")} == {
-        "gap_init",
-        "gap_trained",
-        "gap_removed",
+        "ratio_init",
+        "ratio_trained",
+        "difference_init",
+        "difference_trained",
+        "difference_removed",
     }
 
 

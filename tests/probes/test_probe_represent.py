@@ -107,7 +107,8 @@ class Unhashable:
 def test_unhashable_callables():
     expected = measure(Partial(lambda x: {"tap": jnp.tanh(x)}))
     settings = [1, 2]  # makes the tree's structure unhashable
-    for represent in (Unhashable(), Partial(Unhashable(), jnp.ones(2)), Module(jnp.float32(1), settings)):
+    partials = Partial(Unhashable(), np.ones(2)), Partial(lambda function, x: function(x), Unhashable())
+    for represent in (Unhashable(), *partials, Module(jnp.float32(1), settings)):
         np.testing.assert_allclose(measure(represent)["tap"], expected["tap"], rtol=1e-6)
 
 
@@ -140,8 +141,7 @@ def test_constant_taps_are_nan_with_a_warning():
             moving=images,
             zero=jnp.zeros((n, 3)),
             constant=jnp.full((n, 7), 0.1) * 3,
-            # the sum of an image and its negative, but for the rounding
-            rounding=1 + 1e-8 * images,
+            rounding=(0.1 * images) / images,
         )
 
     for options in (OPTIONS, {"distance": "cosine", "normaliser": "median"}):
@@ -174,6 +174,8 @@ def test_taps_that_are_not_finite_are_nan_with_a_warning(bad, options):
 def test_squares_that_leave_float32_are_nan_with_a_warning():
     with pytest.warns(RuntimeWarning, match="not finite in float32"):
         assert np.isnan(measure(lambda x: {"huge": 1e30 * x})["huge"])
+    with pytest.warns(RuntimeWarning, match="not finite in float32"):
+        assert np.isnan(measure(lambda x: {"far": x}, perturbed=1e25 * PERTURBED)["far"])
 
 
 def identity(images):
