@@ -53,12 +53,13 @@ def array(
     """
     shape_text = f"({dims.replace(' ', ', ')})"
     if not isinstance(value, jax.Array):
+        given = value
         try:
             value = np.asarray(value)
         except (TypeError, ValueError):
-            fail(name, f"be an array of shape {shape_text}", f"{_describe(value)} was given", remedy, error=TypeError)
-        if value.dtype == object or value.dtype.kind in "USV":
-            fail(name, f"be an array of shape {shape_text}", f"{_describe(value)} was given", remedy, error=TypeError)
+            fail(name, f"be an array of shape {shape_text}", f"{_describe(given)} was given", remedy, error=TypeError)
+        if value.dtype.kind in "OUSV" and not jnp.issubdtype(value.dtype, jnp.number):  # bfloat16 is of kind V
+            fail(name, f"be an array of shape {shape_text}", f"{_describe(given)} was given", remedy, error=TypeError)
     kinds = {"float": jnp.floating, "integer": jnp.integer, "real": (jnp.floating, jnp.integer), "any": ()}[kind]
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     if kinds and not any(jnp.issubdtype(value.dtype, k) for k in kinds):

@@ -1,0 +1,178 @@
+"""The package as a whole: who imports whom, what loads when, public names and their docstrings, the README."""
+
+import ast
+import csv
+import importlib.metadata
+import importlib.resources
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import deform_jax
+from deform_jax import checks
+
+ROOT = pathlib.Path(__file__).parents[1]
+PARTS = ("warps", "data", "models", "training", "probes")
+HEAVY = ("flax", "optax", "orbax", "tensorflow_datasets", "matplotlib", "pooch", "tqdm", "scipy")
+RESULTS = ROOT / "experiments" / "learned_stability" / "results"
+
+
+def imported(path):
+    """Return the absolute names a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_imports_run_one_way(part):
+    allowed = {part, "typing", "checks"} | ({"warps"} if part == "data" else set())
+    for path in (ROOT / "deform_jax" / part).rglob("*.py"):
+        names = {name.split(".")[1] for name in imported(path) if name.startswith("deform_jax.")}
+        assert names <= allowed, path
+        assert not [name for name in imported(path) if name.split(".")[0] == "experiments"], path
+        if "warps" in names and part == "data":
+            assert path.name == "deformed_templates.py", path
+
+
+def loaded_by(statement):
+    script = f"import sys\n{statement}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(ended.stdout.split())
+
+
+def test_warps_and_probes_load_nothing_heavy():
+    modules = loaded_by("import deform_jax.probes, deform_jax.warps")
+    assert not modules & set(HEAVY)
+    assert "jax" in modules
+
+
+def test_the_package_itself_loads_nothing_and_parts_load_on_access():
+    assert not loaded_by("import deform_jax") & {"jax", "numpy", *HEAVY}
+    assert "flax" in loaded_by("import deform_jax; deform_jax.models")
+    assert set(PARTS) <= set(dir(deform_jax))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        deform_jax.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_public_name_is_documented(part):
+    module = getattr(deform_jax, part)
+        module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
+    )
+    for name in module.__all__:
+        value = getattr(module, name)
+        if callable(value):
+            assert len(inspect.getdoc(value) or "") > 40, f"{part}.{name}"
+
+
+def test_distribution_is_typed_licensed_and_versioned():
+    files = importlib.resources.files("deform_jax")
+    assert (files / "py.typed").is_file()
+    assert (files / "data" / "embedded" / "LICENSE.fashion_mnist.txt").is_file()
+    metadata = importlib.metadata.metadata("deform_jax")
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert f"version: {metadata['Version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_readme_s_first_two_bash_blocks_run_the_main_job_and_the_tests():
+    main, tests = blocks("bash")[:2]
+    assert "python -m experiments fig3_layer_sensitivity --scale demo" in main
+    assert "python -m pytest" in tests
+
+
+def test_readme_s_python_runs(capsys):
+    """All snippets in one namespace, as a reader would type them."""
+    namespace = {}
+    for block in blocks("python"):
+        exec(block, namespace)
+    assert namespace["deformed"].shape == (128, 32, 32, 1)
+    assert len(capsys.readouterr().out.splitlines()) == len(namespace["sensitivity"]) == 13
+    assert len(namespace["smoothness"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("figure", "folder"),
+    [
+        ("fig3_layer_sensitivity", "demo"),
+        ("fig3_layer_sensitivity", "demo-full_fashion_mnist"),
+        ("fig6_filter_smoothness", "demo-full_fashion_mnist"),
+    ],
+)
+def test_readme_quotes_what_the_committed_tables_say(figure, folder):
+    module = importlib.import_module(f"experiments.learned_stability.{figure}")
+    from experiments.common import tables
+
+    rows = tables.read(RESULTS / figure / folder / "table.csv")
+    text = module.show(rows, module.summarise(rows))
+    said = " ".join(text.split("\n\n")[-1].split())
+    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    with (RESULTS / figure / folder / "summary.csv").open(newline="", encoding="utf-8") as file:
+        committed = {row["statistic"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert committed == pytest.approx({row["statistic"]: row["value"] for row in module.summarise(rows)})
+
+
+def test_array_check_takes_what_users_pass_and_names_what_is_wrong():
+    assert checks.array("x", [[1.0, 2.0]], "h w").shape == (1, 2)
+    assert checks.array("x", np.zeros((2, 3, 4)), "... c").shape == (2, 3, 4)
+    for value, dims, kind, error, message in [
+        ("text", "h w", "float", TypeError, r"`x` must be an array of shape \(h, w\), but 'text'"),
+        ([[1.0], [1.0, 2.0]], "h w", "float", TypeError, "must be an array"),
+        (np.zeros((2, 2), int), "h w", "float", TypeError, "must hold floating-point numbers, but its dtype is int64"),
+        (np.zeros((2, 2)), "h w", "integer", TypeError, "must hold integer numbers"),
+        (np.zeros((2, 2), bool), "h w", "real", TypeError, "must hold real numbers"),
+        (np.zeros(2), "h w", "float", ValueError, r"must have shape \(h, w\), but its shape is \(2,\)"),
+        (np.zeros((2, 3)), "h 2", "float", ValueError, r"must have shape \(h, 2\), but its shape is \(2, 3\)"),
+        (np.zeros((0, 3)), "h w", "float", ValueError, "must not be empty"),
+        (np.array([[1, np.nan]]), "h w", "float", ValueError, r"must be finite, but it holds 1 .* at index \(0, 1\)"),
+    ]:
+        with pytest.raises(error, match=message):
+            checks.array("x", value, dims, kind=kind, finite=True)
+
+
+def test_value_checks_look_at_concrete_arrays_only():
+    bad = jnp.array([jnp.nan])
+    checked = jax.jit(lambda x: checks.array("x", x, "n", finite=True))
+    assert np.isnan(checked(bad)).all()  # traced: not known in Python
+    with pytest.raises(ValueError, match="must be finite"):
+        jax.jit(lambda x: x + checks.array("bad", bad, "n", finite=True))(jnp.ones(1))  # closed over: known
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: checks.integer("k", 1.5), TypeError, r"`k` must be an integer, but 1.5 \(float\)"),
+        (lambda: checks.integer("k", True), TypeError, "must be an integer"),
+        (lambda: checks.integer("k", 0, minimum=1, maximum=9), ValueError, "must be an integer ≥ 1 and ≤ 9, but 0"),
+        (lambda: jax.jit(lambda k: checks.integer("k", k))(1), TypeError, "a traced array was given. Mark it static"),
+        (lambda: checks.number("s", float("inf")), ValueError, "must be a finite number, but inf"),
+        (lambda: checks.number("s", 0, minimum=0, exclusive=True), ValueError, "> 0, but 0"),
+        (lambda: checks.number("s", "1"), TypeError, r"but '1' \(str\) was given"),
+        (lambda: jax.jit(lambda s: checks.number("s", s))(jnp.ones(2)), TypeError, r"an array of shape \(2,\)"),
+        (lambda: checks.option("o", "b", ("a", "c")), ValueError, "must be one of 'a', 'c', but 'b'"),
+        (lambda: checks.option("o", 3, ("a",)), TypeError, "must be one of 'a'"),
+        (lambda: checks.size_pair("p", (1, 2, 3)), TypeError, "must be a pair of integers"),
+        (lambda: checks.size_pair("p", (1, 2.0)), TypeError, "must be a pair of integers"),
+        (lambda: checks.size_pair("p", (1, 1), minimum=2), ValueError, r"each ≥ 2, but \(1, 1\)"),
+        (lambda: jax.jit(lambda p: checks.size_pair("p", p))(jnp.ones(2)), TypeError, "a traced array was given"),
+        (lambda: checks.same_shape("a", jnp.ones(2), "b", jnp.ones(3)), ValueError, r"the shape of `b`, \(3,\)"),
+    ],
+)
+def test_every_other_check_says_what_must_hold_and_what_was_given(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
