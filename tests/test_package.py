@@ -69,8 +69,6 @@ def test_the_package_itself_loads_nothing_and_parts_load_on_access():
 @pytest.mark.parametrize("part", PARTS)
 def test_every_public_name_is_documented(part):
     module = getattr(deform_jax, part)
-        module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
-    )
     for name in module.__all__:
         value = getattr(module, name)
         if callable(value):

@@ -40,7 +40,8 @@ def represent(
       variables: ``{"params": …, "batch_stats": …}``.
       output: also append the logits as the last tap, ``"output"``.
       precision: of the network's products; ``"highest"`` by default, since TF32 or bfloat16 rounding would be part of
-        what a sensitivity measures; ``None`` for the platform's default.
+        what a sensitivity measures. ``None`` leaves it to the surroundings: the platform's default, or the highest
+        inside a probe.
 
     Raises:
       TypeError, ValueError: not a Flax module, or variables without ``params``.
