@@ -1,8 +1,8 @@
 """LS Fig. 3: deformation sensitivity of every layer, before and after training, for each downsampling."""
 
 import dataclasses
+import functools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,14 +183,8 @@ def _names(rows: Sequence[tables.Row]) -> list[str]:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    if not command.options.plot_only:
-        began = time.perf_counter()
-        task = runs.load_task(command.settings.networks.training)
-        trained = recipes.train_all(command.settings.networks, task, command.options)
-        recipes.write_results(command, measure(command.settings, task, trained), trained, began)
-    rows = tables.read(command.results / "table.csv")
-    summary = summarise(rows)
-    tables.write(command.results / "summary.csv", summary)
+    measured = functools.partial(measure, command.settings)
+    rows, summary = recipes.run(command, command.settings.networks, measured, summarise)
     print(show(rows, summary))
     plot(command, rows)
 

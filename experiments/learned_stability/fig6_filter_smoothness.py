@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ MEASURES = {
 }
 
 
-def measure(trained: dict[str, list[runs.Trained]]) -> list[dict[str, Any]]:
+def measure(_: runs.Task, trained: dict[str, list[runs.Trained]]) -> list[dict[str, Any]]:
     """Return one row per (downsampling, seed, state, layer); layers are numbered 1, 2, … over 3 × 3 convolutions."""
     rows = []
     for downsampling, networks in trained.items():
@@ -106,14 +105,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    if not command.options.plot_only:
-        began = time.perf_counter()
-        task = runs.load_task(command.settings.networks.training)
-        trained = recipes.train_all(command.settings.networks, task, command.options)
-        recipes.write_results(command, measure(trained), trained, began)
-    rows = tables.read(command.results / "table.csv")
-    summary = summarise(rows)
-    tables.write(command.results / "summary.csv", summary)
+    rows, summary = recipes.run(command, command.settings.networks, measure, summarise)
     print(show(rows, summary))
     plot(command, rows)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from deform_jax import models, training
@@ -90,9 +91,24 @@ def stamp(scale: str, networks: Networks) -> str:
     )
 
 
-def write_results(command: cli.Command, table: list, trained: dict[str, list[runs.Trained]], began: float) -> None:
-    """Write table, accuracies and provenance into the results folder."""
-    tables.write(command.results / "table.csv", table)
-    tables.write(command.results / "accuracy.csv", accuracy_rows(trained))
-    seconds = round(time.perf_counter() - began, 1)
-    cli.write_provenance(command, wall_seconds=seconds)
+def run(
+    command: cli.Command,
+    networks: Networks,
+    measure: Callable[[runs.Task, dict[str, list[runs.Trained]]], list[dict[str, Any]]],
+    summarise: Callable[[Sequence[tables.Row]], list[dict[str, Any]]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train or load, measure and write everything but the figure; return table and summary.
+
+    With ``--plot-only``, both come from the table that is there.
+    """
+    if not command.options.plot_only:
+        began = time.perf_counter()
+        task = runs.load_task(networks.training)
+        trained = train_all(networks, task, command.options)
+        tables.write(command.results / "table.csv", measure(task, trained))
+        tables.write(command.results / "accuracy.csv", accuracy_rows(trained))
+        cli.write_provenance(command, wall_seconds=round(time.perf_counter() - began, 1))
+    rows = tables.read(command.results / "table.csv")
+    summary = summarise(rows)
+    tables.write(command.results / "summary.csv", summary)
+    return rows, summary
