@@ -67,7 +67,12 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -
     images = checks.array("images", images, "n h w c", finite=True)
     if "batch_stats" not in variables:
         return variables
-    return {**variables, "batch_stats": _batch_statistics(model.clone(momentum=0.0), variables, images)}
+    return {**variables, "batch_stats": _batch_statistics(_unmapped(model), variables, images)}
+
+
+def _unmapped(model: Any) -> nn.Module:
+    """Every call's own statistics, over the images given and no mapped axis."""
+    return model.clone(momentum=0.0, axis_name=None)
 
 
 def _batch_statistics_of(model: nn.Module, variables: PyTree, images: Images) -> PyTree:

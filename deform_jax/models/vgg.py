@@ -49,6 +49,13 @@ class BlockVGG(nn.Module):
     momentum: float = 0.9
     precision: str | None = None
 
+    def __post_init__(self) -> None:
+        blocks: Any = self.blocks
+        if isinstance(blocks, list | tuple):
+            # Lists, as JSON holds them, would make the module unhashable, and so no static argument of `jit`.
+            self.blocks = tuple(tuple(block) if isinstance(block, list) else block for block in blocks)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> tuple[jax.Array, Taps]:
         """Return logits and taps of a batch of images ``(n, h, w, c)``."""
@@ -101,12 +108,13 @@ class BlockVGG(nn.Module):
         checks.option("downsampling", self.downsampling, down.DOWNSAMPLINGS)
         checks.integer("num_classes", self.num_classes, minimum=1)
         checks.number("width", self.width, minimum=0, exclusive=True)
-        if not self.blocks:
-            checks.fail("blocks", "name at least one (layers, channels) pair", "it is empty")
+        if not isinstance(self.blocks, tuple) or not self.blocks:
+            checks.fail("blocks", "be a tuple of at least one (layers, channels) pair", f"{self.blocks!r} was given")
         for block in self.blocks:
             checks.size_pair("blocks", block, meaning="(layers, channels) in each block")
             # Single digits keep the sorted order of layer names their depth order.
             checks.integer("layers of a block", block[0], maximum=9)
+        images = checks.array("images", images, "...")
         images = checks.array("images", images, "n h w c", remedy="Add a leading axis for a single image.")
         smallest = 2 ** len(self.blocks)
         if min(images.shape[1:3]) < smallest:

@@ -1,7 +1,8 @@
 """Recipes, pure train steps, device meshes, checkpoints and the loop that joins them."""
 
 from deform_jax.training.checkpoints import Checkpoint, CorruptCheckpointError, load, load_newest, save
-from deform_jax.training.loop import Run, evaluate, fit
+from deform_jax.training.evaluation import evaluate
+from deform_jax.training.loop import Run, fit
 from deform_jax.training.losses import cross_entropy
 from deform_jax.training.mesh import make_mesh, pmapped, replicate, stack, unstack
 from deform_jax.training.recipe import Recipe

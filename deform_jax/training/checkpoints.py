@@ -3,10 +3,16 @@
 Orbax makes the write atomic; the checksums make a damaged file an error instead of wrong numbers.
 """
 
+import contextlib
+import gc
+import json
+import logging
 import os
 import pathlib
 import shutil
 import warnings
+import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from deform_jax import checks
 from deform_jax.typing import PyTree
 
 
@@ -42,22 +49,29 @@ def save(
 
     Args:
       path: the folder to make; its parent is made too.
-      variables: pytree of arrays (nested dicts), ``{"params": …, "batch_stats": …}``.
-      resume: further pytree of arrays (nested dicts), or None.
+      variables: nested dicts of arrays, ``{"params": …, "batch_stats": …}``; at least one array.
+      resume: further nested dicts of arrays, or None.
       manifest: JSON-serialisable facts to keep with it.
 
     Returns:
       The absolute path.
 
     Raises:
+      TypeError, ValueError: something other than nested dicts of arrays, which would not come back as it was.
       FileExistsError: there is a checkpoint under that name already.
     """
+    for name, tree in (("variables", variables), ("resume", {} if resume is None else resume)):
+        _check_tree(name, tree)
+    if not jax.tree.leaves(variables):
+        checks.fail("variables", "hold at least one array", "it holds none")
     path = pathlib.Path(path).absolute()
     if path.exists():
         raise FileExistsError(f"There is a checkpoint at {path} already. Remove it, or choose another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     items: dict[str, PyTree] = {"variables": variables} | ({} if resume is None else {"resume": resume})
-    record = {**(manifest or {}), "checksums": {name: checksums(tree) for name, tree in items.items()}}
+    sums = {name: checksums(tree) for name, tree in items.items()}
+    record = json.loads(json.dumps({**(manifest or {}), "checksums": sums}))
+    record["seal"] = _seal(record)
     arguments = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(path, args=ocp.args.Composite(**arguments, manifest=ocp.args.JsonSave(record)))
@@ -65,7 +79,7 @@ def save(
 
 
 def load(path: str | os.PathLike, *, resume: bool = False) -> Checkpoint:
-    """Read a checkpoint and compare every array with its checksum.
+    """Read a checkpoint and compare every array, and the manifest, with its checksum.
 
     Args:
       path: the folder that ``save`` made.
@@ -81,11 +95,16 @@ def load(path: str | os.PathLike, *, resume: bool = False) -> Checkpoint:
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {path}. Train first, or correct the path.")
-    names = ("variables", "resume") if resume else ("variables",)
-    try:
-        trees, record = _read(path, names)
-    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-        raise CorruptCheckpointError(f"The checkpoint at {path} cannot be read: {_first_line(error)}") from error
+    trees, record, problem = {}, {}, None
+    with _quietly():
+        try:
+            trees, record = _read(path, ("variables", "resume") if resume else ("variables",))
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            problem = _first_line(error)
+        if problem is not None:
+            gc.collect(1)
+    if problem is not None:
+        raise CorruptCheckpointError(f"The checkpoint at {path} cannot be read: {problem}")
     for name, tree in trees.items():
         _verify(path, name, tree, record["checksums"][name])
     return Checkpoint(trees["variables"], trees.get("resume"), record)
@@ -99,35 +118,49 @@ def steps(folder: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def load_newest(folder: str | os.PathLike) -> Checkpoint | None:
-    """Return the newest good step in a folder, or None if it holds none; a damaged one is named in a warning."""
-    for path in reversed(steps(folder)):
+    """Return the newest good step in a folder, or None if it holds none; each damaged one is named in a warning."""
+    found = steps(folder)
+    for i in reversed(range(len(found))):
         try:
-            return load(path, resume=True)
+            return load(found[i], resume=True)
         except CorruptCheckpointError as error:
-            warnings.warn(f"{error} Going back to the step before it.", stacklevel=2)
+            onward = f"Going back to step {found[i - 1].name}." if i else "There is no step before it."
+            warnings.warn(f"{error} {onward}", stacklevel=2)
     return None
 
 
 def prune(folder: str | os.PathLike, *, keep: int) -> None:
-    """Remove all but the newest ``keep`` steps, and what an interrupted save left behind."""
-    folder = pathlib.Path(folder)
-    stale = [path for path in folder.iterdir() if ".orbax-checkpoint-tmp" in path.name] if folder.is_dir() else []
-    for path in [*steps(folder)[:-keep], *stale]:
+    """Remove all but the newest ``keep`` steps, oldest first, and what interrupted saves left behind."""
+    for path in [*interrupted(folder), *steps(folder)[:-keep]]:
         shutil.rmtree(path)
 
 
-def checksums(tree: PyTree) -> dict[str, list]:
-    """Return ``{leaf path: [Σ w mod 2³², Σ w·h(i) mod 2³², dtype, shape]}`` over the leaves' 32-bit words w.
+def interrupted(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Return the unfinished folders of saves that were killed."""
+    folder = pathlib.Path(folder)
+    return [path for path in folder.iterdir() if ".orbax-checkpoint-tmp" in path.name] if folder.is_dir() else []
 
-    The weights h(i) are odd, so that any single changed word changes the second sum. Integer sums do not depend on
-    their order: every sharding gives the same.
+
+def checksums(tree: PyTree) -> dict[str, list]:
+    """Return ``{leaf path: [Σ w mod 2³², Σ w·h(i) mod 2³², dtype, shape]}`` over the leaves' words w.
+
+    Words are 32 bits, or the elements of types below that; h(i) = 2654435762·i + 1 is odd, so that any single changed
+    word changes the second sum, and so does the exchange of two. Integer sums do not depend on their order: every
+    sharding gives the same.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
+    sums = jax.device_get(_sums([_words(leaf) for _, leaf in leaves]))
     return {
         jax.tree_util.keystr(path): [int(plain), int(weighted), str(leaf.dtype), list(leaf.shape)]
         for (path, leaf), (plain, weighted) in zip(leaves, sums, strict=True)
     }
+
+
+def _words(leaf: Any) -> Any:
+    """Spare numpy's 64-bit arrays the rounding to 32 bits that ``jit`` would begin with."""
+    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.itemsize > 4:
+        return np.ascontiguousarray(leaf).reshape(-1).view(np.uint32)
+    return leaf
 
 
 @jax.jit
@@ -141,6 +174,25 @@ def _sum(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
     words = bits.ravel().astype(jnp.uint32)
     weights = jax.lax.iota(jnp.uint32, words.size) * jnp.uint32(2654435762) + jnp.uint32(1)
     return words.sum(dtype=jnp.uint32), (words * weights).sum(dtype=jnp.uint32)
+
+
+def _check_tree(name: str, tree: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        at = f"it has {jax.tree_util.keystr(path) or 'no keys at all'}"
+        if not path or not all(isinstance(getattr(part, "key", None), str) for part in path):
+            remedy = "Turn it into dicts, for instance with `flax.serialization.to_state_dict`."
+            checks.fail(name, "be nested dicts with strings as keys", at, remedy, error=TypeError)
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            given = f"{at} of type {type(leaf).__name__}"
+            checks.fail(name, "hold arrays", given, "Convert it with `numpy.asarray`.", error=TypeError)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            remedy = "Save `jax.random.key_data(key)`."
+            checks.fail(name, "hold arrays of numbers", f"{at}, a random key", remedy, error=TypeError)
+
+
+def _seal(record: dict[str, Any]) -> int:
+    """Checksum of the manifest itself, so that a damaged history or checksum is told from the one written."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _verify(path: pathlib.Path, name: str, tree: PyTree, expected: dict[str, list]) -> None:
@@ -166,6 +218,8 @@ def _read(path: pathlib.Path, names: tuple[str, ...]) -> tuple[dict[str, PyTree]
         record = checkpointer.restore(path, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())).manifest
         if not isinstance(record, dict) or "variables" not in record.get("checksums", {}):
             raise ValueError("its manifest holds no checksums")
+        if "seal" in record and record["seal"] != _seal({k: v for k, v in record.items() if k != "seal"}):
+            raise ValueError("its manifest is damaged")
         structure = checkpointer.metadata(path).item_metadata
         # As numpy, so that a run saved on eight devices loads on one.
         arguments = {
@@ -177,6 +231,17 @@ def _read(path: pathlib.Path, names: tuple[str, ...]) -> tuple[dict[str, PyTree]
         }
         found = checkpointer.restore(path, args=ocp.args.Composite(**arguments))
     return {name: found[name] for name in arguments}, record
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Orbax abandons its other reads when one fails; asyncio would log each at length, whenever it is collected."""
+    logger = logging.getLogger("asyncio")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _first_line(error: Exception) -> str:

@@ -50,8 +50,9 @@ class Progress:
         self._bar.update(self._pending * self._images)
         self._pending, self._looked = 0, now
 
-    def report(self, row: dict[str, float]) -> None:
-        """Without a bar, print one line for a finished epoch."""
+    def report(self, rows: list[dict[str, float]]) -> None:
+        """Without a bar, print one line for a finished epoch: the mean of the seeds' rows."""
         if self._shown and self._bar is None:
-            text = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+            means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+            text = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items())
             print(f"{self._label}: {text}", file=sys.stderr)

@@ -21,7 +21,7 @@ class Recipe:
       learning_rate: at the start (after the warm-up).
       momentum: of SGD, 0 for none.
       weight_decay: coefficient of ½‖w‖² over kernels (not biases, not batch norm).
-      schedule: ``"cosine"`` (to 0 at the last step) or ``"constant"``.
+      schedule: ``"cosine"`` (reaching 0 after the last step) or ``"constant"``.
       warmup_epochs: linear warm-up from 0, in epochs.
       batch_size: images per step over all devices of the ``data`` axis together.
       epochs: passes over the training set; the last incomplete batch of each is dropped.

@@ -1,0 +1,186 @@
+"""The files of each run, and how a group of runs that was killed goes on from them."""
+
+import importlib.metadata
+import math
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from deform_jax import checks
+from deform_jax.training import checkpoints
+from deform_jax.training.state import State
+
+
+class Member:
+    """One seed's files and records within a group that trains together.
+
+    After an epoch the variables to keep are saved first and the resumable step last: a run killed at any moment
+    repeats what followed its newest resumable step, finds the same arrays saved already, and replaces others.
+    """
+
+    def __init__(self, seed: int, folder: pathlib.Path | None, settings: dict[str, Any]):
+        self.seed, self.folder = seed, folder
+        self.settings = {"seed": seed, **settings}
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+
+    def save_state(self, name: str, state: State, *, replace: bool = True) -> None:
+        """Keep the variables under ``states/name``; with ``replace``, in the place of other or damaged ones."""
+        if self.folder is None:
+            return
+        path = self.folder / "states" / name
+        if path.exists():
+            if not replace or _holds(path, state):
+                return
+            shutil.rmtree(path)
+        record = {"step": int(state.step), "history": self.history, "settings": self.settings}
+        checkpoints.save(path, state.variables, manifest=record)
+
+    def save_best(self, state: State) -> None:
+        """Keep the variables with the best evaluation accuracy so far; the ones before go with the next resume."""
+        accuracy, epoch = self.history[-1].get("evaluation_accuracy"), int(self.history[-1]["epoch"])
+        if accuracy is not None and accuracy > self.best.get("accuracy", -math.inf):
+            self.best = {"accuracy": accuracy, "epoch": epoch}
+            self.save_state(f"best/{epoch}", state)
+
+    def save_resume(self, state: State, environment: dict[str, Any]) -> None:
+        """Keep everything the run needs to go on, and the two newest such steps."""
+        if self.folder is None:
+            return
+        step, folder = int(state.step), self.folder / "resume"
+        record = {"step": step, "history": self.history, "best": self.best, "environment": environment}
+        checkpoints.save(folder / str(step), state.variables, resume=_resumable(state), manifest=record)
+        checkpoints.prune(folder, keep=2)
+        self._clear()
+
+    def steps(self) -> set[int]:
+        """Return the steps to go on from, unread, after removing what a kill left unfinished."""
+        if self.folder is None:
+            return set()
+        checkpoints.prune(self.folder / "resume", keep=2)
+        return {int(path.name) for path in checkpoints.steps(self.folder / "resume")}
+
+    def load(self, step: int) -> checkpoints.Checkpoint:
+        """Return a resumable step."""
+        path = pathlib.Path(self.folder or "") / "resume" / str(step)
+        found = checkpoints.load(path, resume=True)
+        if found.resume is None:
+            raise checkpoints.CorruptCheckpointError(f"The checkpoint at {path} lacks what a run needs to go on.")
+        return found
+
+    def begin(self, step: int, record: dict[str, Any]) -> None:
+        """Take up the records of ``step`` and remove what was saved after it."""
+        self.history, self.best = record.get("history", []), record.get("best", {})
+        if self.folder is not None:
+            for path in checkpoints.steps(self.folder / "resume"):
+                if int(path.name) > step:
+                    shutil.rmtree(path)
+            self._clear()
+
+    def check_settings(self) -> None:
+        """Refuse a folder that holds a run of another seed, model, recipe or image shape."""
+        if self.folder is None or not (self.folder / "states" / "init").exists():
+            return
+        try:
+            before = checkpoints.load(self.folder / "states" / "init").manifest.get("settings", self.settings)
+        except checkpoints.CorruptCheckpointError as error:
+            print(f"{error} It is no longer known which settings the run had.", file=sys.stderr)
+            return
+        # Names that only one of the two has are of another version of this package, and no difference.
+        pairs = {name: (before[name], now) for name, now in self.settings.items() if name in before}
+        changed = [f"{name} {then} instead of {now}" for name, (then, now) in pairs.items() if then != now]
+        if changed:
+            given = f"{self.folder} has one with {', '.join(changed)}"
+            checks.fail("folders", "hold runs of the same settings", given, "Use another folder, or remove that one.")
+
+    def _clear(self) -> None:
+        """Remove unfinished saves, and all under ``states/best`` but the best as of the newest resumable step."""
+        states = pathlib.Path(self.folder or "") / "states"
+        old = [path for path in checkpoints.steps(states / "best") if int(path.name) != self.best.get("epoch")]
+        for path in [*checkpoints.interrupted(states), *checkpoints.interrupted(states / "best"), *old]:
+            shutil.rmtree(path)
+
+
+def restore(members: Sequence[Member], fresh: Sequence[State], environment: dict[str, Any]) -> list[State] | None:
+    """Return the states at the newest step that every seed of the group has in good order, or None."""
+    for member in members:
+        member.check_settings()
+    reached = {member.seed: member.steps() for member in members}
+    step, found = _newest(members, set.intersection(*reached.values()))
+    ahead = [f"{max(steps)} of seed {seed}" for seed, steps in reached.items() if max(steps, default=0) > step]
+    if ahead:
+        goal = f"step {step}, the newest that every seed has in good order" if found else "the start"
+        print(f"Going back to {goal}, from step {', '.join(ahead)}.", file=sys.stderr)
+    for i, member in enumerate(members):
+        member.begin(step, found[i].manifest if found else {})
+    if not found:
+        return None
+    _announce(found[0].manifest["environment"], environment)
+    return [_restored(state, one) for state, one in zip(fresh, found, strict=True)]
+
+
+def environment(mesh: Mesh) -> dict[str, Any]:
+    """Return what bit-identical resumption depends on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "jax": jax.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
+        "device": mesh.devices.flat[0].device_kind,
+        "mesh": dict(mesh.shape),
+        "cores": cores,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _newest(members: Sequence[Member], common: set[int]) -> tuple[int, list[checkpoints.Checkpoint]]:
+    for step in sorted(common, reverse=True):
+        try:
+            return step, [member.load(step) for member in members]
+        except checkpoints.CorruptCheckpointError as error:
+            print(error, file=sys.stderr)
+    return 0, []
+
+
+def _holds(path: pathlib.Path, state: State) -> bool:
+    try:
+        saved = checkpoints.load(path).manifest["checksums"]["variables"]
+    except checkpoints.CorruptCheckpointError as error:
+        print(f"{error} It is saved again.", file=sys.stderr)
+        return False
+    return saved == checkpoints.checksums(state.variables)
+
+
+def _resumable(state: State) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "key": jax.random.key_data(state.key),
+        "totals": state.totals,
+        # Numbered, since optax's named tuples would come back as plain dicts.
+        "opt_state": {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(state.opt_state))},
+    }
+
+
+def _restored(fresh: State, found: checkpoints.Checkpoint) -> State:
+    resume: Any = found.resume
+    structure = jax.tree.structure(fresh.opt_state)
+    return fresh.replace(
+        step=jnp.asarray(resume["step"]),
+        params=found.variables["params"],
+        batch_stats=found.variables.get("batch_stats", {}),
+        opt_state=jax.tree.unflatten(structure, [resume["opt_state"][name] for name in sorted(resume["opt_state"])]),
+        key=jax.random.wrap_key_data(jnp.asarray(resume["key"])),
+        totals=resume["totals"],
+    )
+
+
+def _announce(before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [f"{name} {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
+    if changed:
+        print(f"Going on under other conditions, so not to the same bits: {', '.join(changed)}.", file=sys.stderr)

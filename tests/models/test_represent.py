@@ -1,0 +1,176 @@
+"""From modules to callables: order, values, derivatives, frozen batch statistics, and one compile for all seeds."""
+
+import re
+from collections import OrderedDict
+
+import block_vgg_oracle as oracle
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from deform_jax import models, probes
+
+BLOCKS = ((2, 4), (1, 6))
+NAMES = ["input", "block1_conv1", "block1_conv2", "block1_down", "block2_conv1", "block2_down"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.BlockVGG(blocks=BLOCKS, downsampling="average", num_classes=5)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(6, 8, 8, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(model, images):
+    return oracle.scattered(model, images)
+
+
+def assert_same(result, expected, **tolerance):
+    assert list(result) == list(expected)
+    for tap in expected:
+        np.testing.assert_allclose(result[tap], expected[tap], err_msg=tap, **tolerance)
+
+
+# Float32 rounding, where the compiler orders sums differently for another batch or program.
+ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def test_taps_and_output_keep_their_order(model, variables, images):
+    logits, taps = jax.jit(model.apply)(variables, images)
+    plain, with_output = models.represent(model, variables), models.represent(model, variables, output=True)
+    assert list(taps) == NAMES != sorted(NAMES)
+    expected = OrderedDict(taps, output=logits)
+    assert list(with_output(images)) == [*NAMES, "output"]
+    assert_same(jax.jit(with_output)(images), expected, **ROUNDING)
+    assert isinstance(jax.jit(plain)(images), OrderedDict)
+    assert list(jax.jit(plain)(images)) == NAMES
+
+
+def test_vmap_over_batches_and_over_seeds(model, variables, images):
+    call = jax.jit(lambda represent, x: represent(x))
+    first, second = (models.represent(model, jax.tree.map(lambda leaf, f=f: leaf * f, variables)) for f in (1.0, 1.5))
+    batches = images.reshape(2, 3, *images.shape[1:])
+    loop = [call(first, batch) for batch in batches]
+    together = jax.jit(jax.vmap(first))(batches)
+    assert_same(together, jax.tree.map(lambda *x: np.stack(x), *loop), **ROUNDING)
+
+    seeds = jax.tree.map(lambda *x: np.stack(x), first, second)
+    together = jax.jit(jax.vmap(lambda represent, x: represent(x), in_axes=(0, None)))(seeds, images[:3])
+    apart = [call(first, images[:3]), call(second, images[:3])]
+    assert_same(together, jax.tree.map(lambda *x: np.stack(x), *apart), **ROUNDING)
+
+
+def test_derivative_along_a_direction(model, variables, images):
+    """Against central differences of the float64 network; average pooling leaves only the ReLUs' kinks."""
+    represent = models.represent(model, variables, output=True)
+    direction = np.random.default_rng(4).normal(size=images.shape)
+    step = 1e-7
+    up, down = (oracle.forward(variables, images + sign * step * direction, BLOCKS, "average")[0] for sign in (1, -1))
+    weights = np.random.default_rng(5).normal(size=up.shape)
+    expected = (weights * (up - down)).sum() / (2 * step)
+    gradient = jax.jit(jax.grad(lambda x: (weights.astype(np.float32) * represent(x)["output"]).sum()))(images)
+    # Float32 gradient of 768 terms against a difference quotient with relative error 1e-8.
+    np.testing.assert_allclose((np.float64(gradient) * direction).sum(), expected, rtol=1e-4)
+
+
+def test_gradient_in_the_variables_reaches_every_layer(model, variables, images):
+    represent = models.represent(model, variables, output=True)
+    gradient = jax.jit(jax.grad(lambda r: (r(images)["output"] ** 2).sum()))(represent)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient.args[0]))
+
+
+def test_precision_is_highest_unless_said_otherwise(model, variables, images):
+    def precisions(represent):
+        text = str(jax.make_jaxpr(represent)(images))
+        found = re.findall(r"(?:conv_general_dilated|dot_general)\[.*?\bprecision=\(?(?:Precision\.)?(\w+)", text, re.S)
+        assert len(re.findall(r"conv_general_dilated\[|dot_general\[", text)) == 4  # three convolutions and the head
+        return found
+
+    assert precisions(models.represent(model, variables, output=True)) == ["HIGHEST"] * 4
+    assert precisions(models.represent(model, variables, output=True, precision=None))[:3] == ["None"] * 3
+    assert model.precision is None
+
+
+def test_one_compile_for_all_seeds_before_and_after_training(model, images):
+    """Interceptors run while tracing and only then; one trace calls the network twice, clean and perturbed."""
+    calls = []
+
+    def count(call, args, kwargs, context):
+        if isinstance(context.module, models.BlockVGG) and context.method_name == "__call__":
+            calls.append(context.module)
+        return call(*args, **kwargs)
+
+    perturbed = images + 0.1
+    with nn.intercept_methods(count):
+        traced, results = [], []
+        for seed in range(3):
+            trained = oracle.scattered(model, images, seed=seed)
+            initial = models.with_batch_statistics(model, oracle.untrained(trained), images)
+            for variables in (initial, trained):
+                calls.clear()
+                represent = models.represent(models.BlockVGG(BLOCKS, "average", 5), variables)
+                results.append(probes.sensitivity(represent, images, perturbed))
+                traced.append(len(calls))
+    assert traced == [2, 0, 0, 0, 0, 0]
+    assert list(results[0]) == NAMES
+    assert len({float(result["block2_down"]) for result in results}) == 6  # and no network stands in for another
+
+
+@pytest.mark.parametrize("downsampling", ["max", "strided_relu"])
+def test_batch_statistics_are_those_of_all_images(downsampling, images):
+    model = models.BlockVGG(blocks=BLOCKS, downsampling=downsampling, num_classes=5)
+    initial = oracle.scattered(model, images)
+    frozen = models.with_batch_statistics(model, initial, images)
+    _, expected_taps, statistics = oracle.forward(initial, images, BLOCKS, downsampling, train=True)
+    # Float32 variances as E[x²] − E[x]², of up to 384 values with means below 3 standard deviations.
+    tolerance = {"rtol": 1e-4, "atol": 1e-5}
+    assert frozen["batch_stats"].keys() == statistics.keys()
+    for name, moments in statistics.items():
+        for kind, value in moments.items():
+            np.testing.assert_allclose(frozen["batch_stats"][name][kind], value, **tolerance, err_msg=name)
+    np.testing.assert_array_equal(jax.tree.leaves(frozen["params"])[0], jax.tree.leaves(initial["params"])[0])
+    represent = jax.jit(models.represent(model, frozen))
+    taps = represent(images)
+    assert_same(taps, expected_taps, rtol=1e-3, atol=1e-4)
+    alone = represent(images[2:3])  # the same function whatever else is in the batch
+    assert_same(alone, OrderedDict((tap, value[2:3]) for tap, value in taps.items()), **ROUNDING)
+
+
+def test_batch_statistics_need_no_mapped_axis_and_may_be_absent(images):
+    mapped, plain = (models.BlockVGG(blocks=((1, 2),), axis_name=axis) for axis in ("data", None))
+    variables = oracle.scattered(plain, images)
+    same = [models.with_batch_statistics(model, variables, images)["batch_stats"] for model in (mapped, plain)]
+    jax.tree.map(np.testing.assert_array_equal, *same)
+
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(2)(x.mean((1, 2))), OrderedDict(input=x)
+
+    without = {"params": {"Dense_0": {"kernel": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}}}
+    assert models.with_batch_statistics(Plain(), without, images) is without
+    assert list(models.represent(Plain(), without, output=True)(images)) == ["input", "output"]
+
+
+@pytest.mark.parametrize("function", [models.represent, lambda m, v: models.with_batch_statistics(m, v, None)])
+def test_refuses_what_is_no_network(function, model, variables):
+    with pytest.raises(TypeError, match="`model` must be a Flax Linen module, but function was given"):
+        function(lambda x: x, variables)
+    with pytest.raises(
+        ValueError, match=r"`variables` must .* 'params', but \['block1_conv1'.* Pass {'params': params}"
+    ):
+        function(model, variables["params"])
+    with pytest.raises(ValueError, match="`variables` must be a mapping with the key 'params', but list was given"):
+        function(model, [variables])
+
+
+def test_batch_statistics_refuse_images_that_are_not_finite(model, variables, images):
+    with pytest.raises(ValueError, match=r"`images` must be finite, but it holds 768 NaN"):
+        models.with_batch_statistics(model, variables, images * np.nan)
+    with pytest.raises(ValueError, match=r"`images` must have shape \(n, h, w, c\), but its shape is \(8, 8, 2\)"):
+        models.with_batch_statistics(model, variables, images[0])

@@ -1,0 +1,59 @@
+"""One small task for all training tests, so that they share what is compiled."""
+
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+
+from deform_jax import data, models, training
+
+CLASSES = 4
+MODEL = models.BlockVGG(blocks=((1, 4), (1, 8)), downsampling="strided_relu", num_classes=CLASSES)
+# The compiled step of a constant schedule is the same for any number of epochs.
+RECIPE = training.Recipe(schedule="constant", batch_size=16, epochs=2)
+STEPS = 4
+"""Steps an epoch: 64 of 67 images in batches of 16."""
+
+
+def images(count, seed):
+    """Noisy 8 × 8 images whose four quarters tell the classes apart."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count).astype(np.int32)
+    pixels = rng.integers(0, 128, (count, 2, 4, 2, 4, 1))
+    for i, label in enumerate(labels):
+        pixels[i, label // 2, :, label % 2] += 100
+    return {"images": pixels.reshape(count, 8, 8, 1).astype(np.uint8), "labels": labels}
+
+
+TRAIN, TEST = images(67, 0), images(37, 1)
+CLEAN = data.Prepare.from_images(TRAIN["images"])
+AUGMENTED = dataclasses.replace(CLEAN, augment=True)
+
+
+def fit(recipe=RECIPE, **options):
+    """``training.fit`` on the task."""
+    options = {"prepare": AUGMENTED, "prepare_evaluation": CLEAN, "progress": False, **options}
+    return training.fit(MODEL, recipe, TRAIN, **options)
+
+
+def tamper(path):
+    """Change one number of a checkpoint's arrays without telling its manifest."""
+    other = training.load(path).variables
+    leaf = jax.tree.leaves(other)[-1]
+    leaf.flat[0] += 1
+    training.save(path.parent / "tampered", other)
+    shutil.rmtree(path / "variables")
+    shutil.move(path.parent / "tampered" / "variables", path / "variables")
+    shutil.rmtree(path.parent / "tampered")
+
+
+def assert_identical(a, b):
+    """The same bits in every leaf."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=True), a, b)
+
+
+def timeless(history):
+    """A history without its speeds."""
+    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in history]
