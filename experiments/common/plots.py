@@ -1,6 +1,7 @@
 """Figures readable at column width: colour-blind-safe lines, ±2 sd bands over seeds, the scale stamped on."""
 
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -75,7 +76,8 @@ def line(axes: Axes, rows: Sequence[tables.Row], value: str, downsampling: str, 
 
 def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib.Path:
     """Write ``stem.png`` and ``stem.pdf`` with the stamp below, and return the PNG's path."""
-    figure.supxlabel(stamp, fontsize=6.5, color="0.35")
+    lines = textwrap.wrap(stamp, width=int(19 * figure.get_figwidth()))
+    figure.supxlabel("\n".join(lines), fontsize=6.5, color="0.35")
     folder.mkdir(parents=True, exist_ok=True)
     for suffix in ("png", "pdf"):
         temporary = folder / f".{stem}.{suffix}"

@@ -141,7 +141,7 @@ def sentence(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
     def text(name: str, scale: float = 1, digits: int = 2) -> str:
         row = values[name]
         low, high = row["low"] * scale, row["high"] * scale
-        return f"{row['value'] * scale:.{digits}f} (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+        return f"{row['value'] * scale:z.{digits}f} (95 % interval {low:z.{digits}f} to {high:z.{digits}f})"
 
     return (
         "From the first downsampling on, networks without pooling are more sensitive than networks with pooling by "
