@@ -80,8 +80,8 @@ def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
     change = found["relative_change"]
     return (
         f"Normalised total variation of 3 × 3 filters, mean ± sd over seeds\n{table}\n\n"
-        f"Averaged over layers and networks, the total variation is {found['mean_init']['value']:.3f} at initialisation and "
-        f"{found['mean_trained']['value']:.3f} after training, a change of {100 * change['value']:.1f} % "
+        f"Averaged over layers and networks, the total variation is {found['mean_init']['value']:.3f} at "
+        f"initialisation and {found['mean_trained']['value']:.3f} after training, a change of {100 * change['value']:.1f} % "
         f"(95 % interval {100 * change['low']:.1f} to {100 * change['high']:.1f} %); lower is smoother."
     )
 
