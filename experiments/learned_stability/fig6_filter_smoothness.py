@@ -78,11 +78,12 @@ def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
     table = tables.render(header, [[layer, *cells] for layer, *cells in zip(layers, *columns, strict=True)])
     found = {row["statistic"]: row for row in summary}
     change = found["relative_change"]
+    before, after = found["mean_init"]["value"], found["mean_trained"]["value"]
     return (
         f"Normalised total variation of 3 × 3 filters, mean ± sd over seeds\n{table}\n\n"
-        f"Averaged over layers and networks, the total variation is {found['mean_init']['value']:.3f} at "
-        f"initialisation and {found['mean_trained']['value']:.3f} after training, a change of {100 * change['value']:.1f} % "
-        f"(95 % interval {100 * change['low']:.1f} to {100 * change['high']:.1f} %); lower is smoother."
+        f"Averaged over layers and networks, the total variation is {before:.3f} at initialisation and {after:.3f} "
+        f"after training, a change of {100 * change['value']:.1f} % (95 % interval {100 * change['low']:.1f} to "
+        f"{100 * change['high']:.1f} %); lower is smoother."
     )
 
 
