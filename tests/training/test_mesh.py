@@ -171,6 +171,7 @@ def test_stack_lays_seeds_out_and_unstack_brings_them_back():
     assert stacked["w"].sharding.spec == P("seed")
     assert {shard.data.shape for shard in stacked["w"].addressable_shards} == {(1, 3)}
     for tree, back in zip(trees, training.unstack(stacked), strict=True):
+        assert isinstance(back["w"], np.ndarray)
         np.testing.assert_array_equal(back["w"], tree["w"])
         np.testing.assert_array_equal(jax.random.key_data(back["key"]), jax.random.key_data(tree["key"]))
     with pytest.raises(ValueError, match="`trees` must be as many as the seed axis is long, 4, but 3 were given"):

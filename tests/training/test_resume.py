@@ -190,11 +190,14 @@ def test_a_finished_run_repairs_itself(uninterrupted, tmp_path, capsys):
     assert len(lines) == 3
 
 
-def test_the_steps_saved_do_not_matter(uninterrupted, halfway):
-    """Going on with resumable checkpoints at other steps, and without evaluation."""
+def test_what_is_saved_does_not_matter(uninterrupted, halfway):
+    """Going on with resumable checkpoints at other steps, other states and no evaluation; old leftovers are cleared."""
+    for unfinished in ("4/states/epoch_0001", "9/states/best/3", "9/resume/8"):
+        (halfway / f"{unfinished}.orbax-checkpoint-tmp" / "variables").mkdir(parents=True)
     runs = toys.fit(seeds=SEEDS, folders=[halfway / str(seed) for seed in SEEDS], mesh=training.make_mesh(2, 1))
     for run, expected in zip(runs, uninterrupted[2], strict=True):
         toys.assert_identical(run.variables, expected.variables)
+    assert not list(halfway.rglob("*.orbax-checkpoint-tmp"))
 
 
 def test_going_on_alone_and_on_other_devices(uninterrupted, halfway, capsys):
