@@ -54,6 +54,7 @@ def fit(
     folders: Sequence[str | os.PathLike] | None = None,
     mesh: Mesh | None = None,
     save_epochs: Sequence[int] = (),
+    save_steps: Sequence[int] = (),
     checkpoint_steps: int | None = None,
     progress: bool | str = True,
 ) -> list[Run]:
@@ -63,10 +64,11 @@ def fit(
     on interruptions. With ``folders``, a run that was killed goes on from its newest good checkpoint to the same bits
     (on the same machine with the same cores, devices, jax version and XLA flags; a change is announced on stderr).
 
-    Each folder receives ``states/init``, ``states/epoch_NNNN`` for the chosen epochs, ``states/best/N`` (by evaluation
-    accuracy, N the epoch), ``states/final``, and under ``resume/`` the two newest steps a run can go on from. Seeds of
-    a group go on together, from the newest step that all of them have in good order. Called again when it is finished,
-    a run is read back at once. Two processes must not train into one folder.
+    Each folder receives ``states/init``, ``states/epoch_NNNN`` and ``states/step_NNNNNNNN`` for the chosen epochs and
+    steps, ``states/best/N`` (by evaluation accuracy, N the epoch), ``states/final``, and under ``resume/`` the two
+    newest steps a run can go on from. Seeds of a group go on together, from the newest step that all of them have in
+    good order. Called again when it is finished, a run is read back at once. Two processes must not train into one
+    folder.
 
     Args:
       model: module whose ``apply(variables, images, train)`` returns (logits, taps), with a field ``axis_name``.
@@ -81,6 +83,7 @@ def fit(
         or image shape is refused.
       mesh: from ``make_mesh``; by default ``len(seeds)`` devices side by side.
       save_epochs: epochs (1 … epochs) after which to keep the variables.
+      save_steps: steps (1 … epochs × steps per epoch) after which to keep the variables.
       checkpoint_steps: steps between resumable checkpoints besides the one after every epoch, or None.
       progress: show a bar on stderr; a string is its label.
 
@@ -97,9 +100,10 @@ def fit(
     _check_layout(len(seeds), recipe.batch_size, n, mesh)
     evaluate_all = _evaluator(model, evaluation, prepare_evaluation, mesh)
     per_epoch = n // recipe.batch_size
+    kept = {checks.integer("save_steps", one, minimum=1, maximum=recipe.epochs * per_epoch) for one in save_steps}
     paths = [pathlib.Path(f).absolute() for f in folders] if folders is not None else [None] * len(seeds)
     settings = _settings(model, recipe, (n, h, w, c))
-    members = [Member(int(seed), path, settings) for seed, path in zip(seeds, paths, strict=True)]
+    members = [Member(int(seed), path, settings, recipe.stop_accuracy) for seed, path in zip(seeds, paths, strict=True)]
     environment = resume.environment(mesh)
     fresh = [create_state(model, recipe, jax.random.key(seed), (h, w, c), per_epoch) for seed in seeds]
     restored = resume.restore(members, fresh, environment)
@@ -112,18 +116,24 @@ def fit(
     bar = Progress(recipe.epochs * per_epoch, done, recipe.batch_size * len(seeds), label, shown=bool(progress))
     with bar:
         for epoch in range(done // per_epoch, recipe.epochs):
+            if all(member.ended is not None for member in members):
+                break
             began, first = time.perf_counter(), done % per_epoch
             for order in _batches(seeds, epoch, n, recipe.batch_size, first):
                 state, _ = step(state, {**batch, "order": order})
                 done += 1
                 bar.advance(epoch, state.totals)
+                if done in kept:
+                    _keep(members, state, f"step_{done:08d}")
                 if checkpoint_steps and done % checkpoint_steps == 0 and done % per_epoch:
                     _averages(members, state, epoch + 1)
                     _save(members, state, environment)
             averages = _averages(members, state, epoch + 1)
             speed = (per_epoch - first) * recipe.batch_size * len(seeds) / (time.perf_counter() - began)
             rows = [{"epoch": epoch + 1, "step": done, **one, "images_per_second": speed} for one in averages]
-            _close_epoch(members, state, rows, evaluate_all(state.variables), keep=epoch + 1 in save_epochs)
+            _close_epoch(members, state, rows, evaluate_all(state.variables))
+            if epoch + 1 in save_epochs:
+                _keep(members, state, f"epoch_{epoch + 1:04d}")
             bar.report([member.history[-1] for member in members])
             _save(members, state, environment)
     return _finish(members, state)
@@ -203,7 +213,7 @@ def _averages(members: Sequence[Member], state: State, epoch: int) -> list[dict[
         for loss, correct, count in zip(totals["loss"], totals["correct"], totals["count"], strict=True)
     ]
     for member, row in zip(members, rows, strict=True):
-        if not math.isfinite(row["loss"]):
+        if not math.isfinite(row["loss"]) and member.ended is None:
             raise FloatingPointError(
                 f"The loss of seed {member.seed} became {row['loss']} in epoch {epoch}. Lower the learning rate (it is "
                 f"{state.recipe.learning_rate:g}) or add warm-up epochs; what was saved before is kept."
@@ -212,23 +222,29 @@ def _averages(members: Sequence[Member], state: State, epoch: int) -> list[dict[
 
 
 def _close_epoch(
-    members: Sequence[Member], state: State, rows: list[dict[str, float]], evaluations: list[dict], *, keep: bool
+    members: Sequence[Member], state: State, rows: list[dict[str, float]], evaluations: list[dict]
 ) -> None:
     for member, one, row, evaluation in zip(members, unstack(state), rows, evaluations, strict=True):
-        member.history.append(row | {f"evaluation_{name}": value for name, value in evaluation.items()})
-        member.save_best(one)
-        if keep:
-            member.save_state(f"epoch_{row['epoch']:04d}", one)
+        if member.ended is None:
+            member.history.append(row | {f"evaluation_{name}": value for name, value in evaluation.items()})
+            member.save_best(one)
+            member.end_if_fitted(one)
+
+
+def _keep(members: Sequence[Member], state: State, name: str) -> None:
+    for member, one in zip(members, unstack(state), strict=True):
+        if member.ended is None:
+            member.save_state(name, one)
 
 
 def _save(members: Sequence[Member], state: State, environment: dict[str, Any]) -> None:
     for member, one in zip(members, unstack(state), strict=True):
-        member.save_resume(one, environment)
+        member.save_resume(member.held(one), environment)
 
 
 def _finish(members: Sequence[Member], state: State) -> list[Run]:
     runs = []
-    for member, one in zip(members, unstack(state), strict=True):
+    for member, one in zip(members, map(Member.held, members, unstack(state)), strict=True):
         member.save_state("final", one)
         runs.append(Run(member.seed, one.variables, member.history))
     return runs

@@ -25,6 +25,8 @@ class Recipe:
       warmup_epochs: linear warm-up from 0, in epochs.
       batch_size: images per step over all devices of the ``data`` axis together.
       epochs: passes over the training set; the last incomplete batch of each is dropped.
+      stop_accuracy: training accuracy (0 to 1, over one epoch, as trained on) after which a network is done before
+        its last epoch, or None. For tasks that are to be fitted, such as random labels; other seeds go on.
     """
 
     learning_rate: float = 0.1
@@ -34,6 +36,7 @@ class Recipe:
     warmup_epochs: float = 0.0
     batch_size: int = 128
     epochs: int = 100
+    stop_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         checks.number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
@@ -43,6 +46,8 @@ class Recipe:
         checks.integer("batch_size", self.batch_size, minimum=1)
         checks.integer("epochs", self.epochs, minimum=1)
         checks.number("warmup_epochs", self.warmup_epochs, minimum=0, maximum=self.epochs)
+        if self.stop_accuracy is not None:
+            checks.number("stop_accuracy", self.stop_accuracy, minimum=0, maximum=1)
 
     def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
         """Return the optax transformation for epochs of that many steps."""

@@ -25,11 +25,15 @@ class Member:
     repeats what followed its newest resumable step, finds the same arrays saved already, and replaces others.
     """
 
-    def __init__(self, seed: int, folder: pathlib.Path | None, settings: dict[str, Any]):
-        self.seed, self.folder = seed, folder
+    def __init__(
+        self, seed: int, folder: pathlib.Path | None, settings: dict[str, Any], stop_accuracy: float | None = None
+    ):
+        self.seed, self.folder, self.stop_accuracy = seed, folder, stop_accuracy
         self.settings = {"seed": seed, **settings}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
+        self.ended: State | None = None
+        """Where the run reached its training accuracy, if it did: other seeds of its group may still go on."""
 
     def save_state(self, name: str, state: State, *, replace: bool = True) -> None:
         """Keep the variables under ``states/name``; with ``replace``, in the place of other or damaged ones."""
@@ -40,7 +44,8 @@ class Member:
             if not replace or _holds(path, state):
                 return
             shutil.rmtree(path)
-        record = {"step": int(state.step), "history": self.history, "settings": self.settings}
+        step = int(state.step) if self.ended is None else self.history[-1]["step"]
+        record = {"step": step, "history": self.history, "settings": self.settings}
         checkpoints.save(path, state.variables, manifest=record)
 
     def save_best(self, state: State) -> None:
@@ -49,6 +54,16 @@ class Member:
         if accuracy is not None and accuracy > self.best.get("accuracy", -math.inf):
             self.best = {"accuracy": accuracy, "epoch": epoch}
             self.save_state(f"best/{epoch}", state)
+
+    def end_if_fitted(self, state: State) -> None:
+        """Mark the run as ended if its newest epoch reached the training accuracy to stop at, and keep its end."""
+        if self.stop_accuracy is not None and self.history and self.history[-1]["accuracy"] >= self.stop_accuracy:
+            self.ended = state
+            self.save_state("final", state)
+
+    def held(self, state: State) -> State:
+        """Return the state, or the one in which the run ended, with only the group's count of steps going on."""
+        return state if self.ended is None else self.ended.replace(step=state.step)
 
     def save_resume(self, state: State, environment: dict[str, Any]) -> None:
         """Keep everything the run needs to go on, and the two newest such steps."""
@@ -123,7 +138,10 @@ def restore(members: Sequence[Member], fresh: Sequence[State], environment: dict
     if not found:
         return None
     _announce(found[0].manifest["environment"], environment)
-    return [_restored(state, one) for state, one in zip(fresh, found, strict=True)]
+    restored = [_restored(state, one) for state, one in zip(fresh, found, strict=True)]
+    for member, one in zip(members, restored, strict=True):
+        member.end_if_fitted(one)
+    return restored
 
 
 def environment(mesh: Mesh) -> dict[str, Any]:
