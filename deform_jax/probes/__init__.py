@@ -6,6 +6,7 @@ Needs only jax, numpy and jaxtyping. A network is any callable ``represent(image
 from deform_jax.probes.distances import cosine_distance, squared_distance
 from deform_jax.probes.filters import filter_statistics, total_variation
 from deform_jax.probes.sensitivity import SensitivityParts, sensitivity, sensitivity_parts
+from deform_jax.probes.surgery import sharpen_filters, smooth_filters
 
 __all__ = [
     "SensitivityParts",
@@ -13,6 +14,8 @@ __all__ = [
     "filter_statistics",
     "sensitivity",
     "sensitivity_parts",
+    "sharpen_filters",
+    "smooth_filters",
     "squared_distance",
     "total_variation",
 ]

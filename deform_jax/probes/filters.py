@@ -90,14 +90,31 @@ def filter_statistics(
     if not callable(statistic):
         given = f"its type is {type(statistic).__name__}"
         checks.fail("statistic", "be callable, from a kernel to a scalar", given, error=TypeError)
+    kernels = find_kernels(params, size)
+    return OrderedDict((layer, statistic(kernels[layer])) for layer in sorted(kernels, key=_natural))
+
+
+def find_kernels(params: PyTree, size: int | tuple[int, ...] | None = None) -> dict[str, Array]:
+    """{layer: kernel} of a parameter pytree, of one spatial size or all, as :func:`filter_statistics` says."""
     wanted = _sizes(size)
-    kernels = _kernels(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    kernels = {layer: leaf for path, leaf in leaves if (layer := kernel_layer(path, leaf)) is not None}
     if not kernels:
         requirement = "hold a convolution kernel, of rank 3 or 4 and named `kernel` or `w`"
-        given = f"none of its {len(jax.tree.leaves(params))} leaves is one"
+        given = f"none of its {len(leaves)} leaves is one"
         checks.fail("params", requirement, given, "Pass the parameters of a convolutional network.")
-    chosen = (layer for layer in sorted(kernels, key=_natural) if not wanted or kernels[layer].shape[:-2] in wanted)
-    return OrderedDict((layer, statistic(kernels[layer])) for layer in chosen)
+    return {layer: kernel for layer, kernel in kernels.items() if not wanted or kernel.shape[:-2] in wanted}
+
+
+def kernel_layer(path: tuple[Any, ...], leaf: Any) -> str | None:
+    """The modules to a convolution kernel, joined by "/"; ``None`` where the leaf at ``path`` is something else."""
+    names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+    names = names[:-1] if names and names[-1] == "value" else names  # how Flax NNX boxes its variables
+    if not names or names[-1] not in KERNEL_NAMES or not hasattr(leaf, "dtype"):
+        return None
+    if not jnp.issubdtype(leaf.dtype, jnp.floating) or len(leaf.shape) not in (3, 4) or math.prod(leaf.shape[:-2]) <= 1:
+        return None
+    return "/".join(names[:-1]) or names[-1]
 
 
 def _sizes(size: Any) -> tuple[tuple[int, ...], ...]:
@@ -107,19 +124,6 @@ def _sizes(size: Any) -> tuple[tuple[int, ...], ...]:
         return (tuple(checks.integer("size", part, minimum=1) for part in size),)
     length = checks.integer("size", size, minimum=1)
     return ((length,), (length, length))
-
-
-def _kernels(params: PyTree) -> dict[str, Array]:
-    kernels = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-        names = names[:-1] if names and names[-1] == "value" else names  # how Flax NNX boxes its variables
-        if not names or names[-1] not in KERNEL_NAMES or not hasattr(leaf, "dtype"):
-            continue
-        spatial = leaf.shape[:-2]
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and len(leaf.shape) in (3, 4) and math.prod(spatial) > 1:
-            kernels["/".join(names[:-1]) or names[-1]] = leaf
-    return kernels
 
 
 def _natural(layer: str) -> list[list[str | int]]:
