@@ -1,7 +1,19 @@
-"""Image sets as uint8 arrays, augmentation and standardisation, all seeded."""
+"""Image sets as uint8 arrays, augmentation, standardisation and tasks made from them, all seeded."""
 
 from deform_jax.data.augment import random_crop_flip
+from deform_jax.data.corruptions import random_images, random_labels
+from deform_jax.data.deformed_templates import DeformedTemplates, choose_templates, deformed_templates
 from deform_jax.data.images import ImageSet, load
 from deform_jax.data.prepare import Prepare
 
-__all__ = ["ImageSet", "Prepare", "load", "random_crop_flip"]
+__all__ = [
+    "DeformedTemplates",
+    "ImageSet",
+    "Prepare",
+    "choose_templates",
+    "deformed_templates",
+    "load",
+    "random_crop_flip",
+    "random_images",
+    "random_labels",
+]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int16, UInt8
 
 from deform_jax import checks
 from deform_jax.data.augment import random_crop_flip
@@ -66,7 +66,7 @@ class Prepare:
         Raises:
           TypeError, ValueError: ``images`` is empty, not uint8 or not (n, h, w, c), or a channel is constant.
         """
-        _uint8_images(images)
+        _stored_images(images, (jnp.uint8,))
         moments = [_moments(channel) for channel in np.moveaxis(np.asarray(images), -1, 0)]
         for index, (_, std) in enumerate(moments):
             if round(std, 6) == 0:
@@ -74,18 +74,20 @@ class Prepare:
         mean, std = ([round(value, 6) for value in values] for values in zip(*moments, strict=True))
         return cls(mean=tuple(mean), std=tuple(std), augment=augment, pad=pad, flip=flip)
 
-    def __call__(self, keys: jax.Array | None, images: UInt8[Array | np.ndarray, "n h w c"]) -> Float[Array, "n h w c"]:
+    def __call__(
+        self, keys: jax.Array | None, images: UInt8[Array | np.ndarray, "n h w c"] | Int16[Array, "n h w c"]
+    ) -> Float[Array, "n h w c"]:
         """Return the float32 images (n, h, w, c) that the network is fed.
 
         Args:
           keys: (n,) random keys, one per image; not looked at, and may be ``None``, where ``augment`` is off.
-          images: (n, h, w, c) uint8.
+          images: (n, h, w, c) uint8, or int16 as :func:`random_images` makes them.
 
         Raises:
-          TypeError, ValueError: ``images`` is not uint8 or not (n, h, w, c), has another number of channels than
-            ``mean``, or there is not one key per image while ``augment`` is on.
+          TypeError, ValueError: ``images`` is neither uint8 nor int16 or not (n, h, w, c), has another number of
+            channels than ``mean``, or there is not one key per image while ``augment`` is on.
         """
-        images = _uint8_images(images)
+        images = _stored_images(images, (jnp.uint8, jnp.int16))
         channels = len(self.mean)
         if images.shape[-1] != channels:
             checks.fail("images", f"have {channels} channel(s), as `mean`", f"the shape is {tuple(images.shape)}")
@@ -104,9 +106,9 @@ class Prepare:
         return jax.vmap(lambda key, image: random_crop_flip(key, image, pad=self.pad, flip=self.flip))(keys, images)
 
 
-def _uint8_images(images: Any) -> UInt8[Array, "n h w c"]:
+def _stored_images(images: Any, dtypes: tuple[Any, ...]) -> Array:
     images = checks.array("images", images, "n h w c", kind="integer", remedy=_RAW)
-    if images.dtype != jnp.uint8:
+    if images.dtype not in dtypes:
         checks.fail("images", "be uint8", f"the dtype is {images.dtype}", _RAW, error=TypeError)
     return images
 

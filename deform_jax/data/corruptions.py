@@ -1,0 +1,51 @@
+"""Tasks from which one part of the data's meaning has been taken: random labels, random images."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int16, Int32
+
+from deform_jax import checks
+from deform_jax.typing import RandomKey
+
+
+def random_labels(key: RandomKey, count: int, num_classes: int) -> Int32[Array, " n"]:
+    """Return labels that say nothing about the images: uniform, independent, to be kept over all epochs.
+
+    Args:
+      key: a random key.
+      count: number of labels, ≥ 1; static.
+      num_classes: labels are 0 to ``num_classes`` − 1; ≥ 1; static.
+
+    Raises:
+      TypeError, ValueError: ``count`` or ``num_classes`` is no static integer ≥ 1.
+
+    LS section 5, after Zhang et al. 2016 (arXiv 1611.03530). A label can come out right by chance.
+    """
+    count = checks.integer("count", count, minimum=1)
+    num_classes = checks.integer("num_classes", num_classes, minimum=1)
+    return jax.random.randint(key, (count,), 0, num_classes, jnp.int32)
+
+
+def random_images(key: RandomKey, images: Array) -> Int16[Array, "n h w c"]:
+    """Return white Gaussian noise in the place of the images, with the mean and deviation of each of their channels.
+
+    Args:
+      key: a random key.
+      images: (n, h, w, c) uint8 or int16, 0 to 255; only their shape and each channel's mean and deviation count.
+
+    Returns:
+      (n, h, w, c) int16 in units of the images, rounded, and not clipped to 0 … 255, which would change the moments.
+      ``Prepare`` takes such images as it takes uint8.
+
+    Raises:
+      TypeError, ValueError: ``images`` are not (n, h, w, c) integers.
+
+    LS section 5 ("networks trained on random images (modifying P(X))") announces this task and never shows it; Gaussian
+    noise with the data's mean and deviation, fixed over epochs, is the choice of Zhang et al. 2016 (arXiv 1611.03530).
+    """
+    images = checks.array("images", images, "n h w c", kind="integer")
+    values = images.astype(jnp.float32)
+    mean = values.mean(axis=(0, 1, 2), keepdims=True)
+    deviation = jnp.sqrt(jnp.square(values - mean).mean(axis=(0, 1, 2), keepdims=True))
+    noise = jax.random.normal(key, images.shape, jnp.float32)
+    return jnp.round(mean + deviation * noise).astype(jnp.int16)
