@@ -3,7 +3,7 @@
 Needs only jax, numpy and jaxtyping. A network is any callable ``represent(images) -> {tap: activations}``.
 """
 
-from deform_jax.probes.distances import cosine_distance, squared_distance
+from deform_jax.probes.distances import cosine_distance, euclidean_distance, squared_distance
 from deform_jax.probes.filters import filter_statistics, total_variation
 from deform_jax.probes.sensitivity import SensitivityParts, sensitivity, sensitivity_parts
 from deform_jax.probes.surgery import sharpen_filters, smooth_filters
@@ -11,6 +11,7 @@ from deform_jax.probes.surgery import sharpen_filters, smooth_filters
 __all__ = [
     "SensitivityParts",
     "cosine_distance",
+    "euclidean_distance",
     "filter_statistics",
     "sensitivity",
     "sensitivity_parts",

@@ -48,10 +48,32 @@ def squared_distance(a: Float[Array, "*n features"], b: Float[Array, "*n feature
       TypeError: not floating-point arrays.
       ValueError: no feature axis, an empty axis, or different shapes.
 
-    Source: SI Eq. 2 (D_f, G_f); LS 2.1 mentions the Euclidean variant.
+    Source: SI Eq. 2 (D_f, G_f).
     """
     a, b = _pair(a, b)
     return jnp.sum(jnp.square(widen(a) - widen(b)), axis=-1)
+
+
+def euclidean_distance(a: Float[Array, "*n features"], b: Float[Array, "*n features"]) -> Float[Array, "*n"]:
+    """Euclidean distance ‖a − b‖, reduced over the last axis.
+
+    The difference is scaled by a power of two before it is squared, so that squares neither overflow nor underflow.
+    The gradient of two equal vectors, where there is none, is 0.
+
+    Args:
+      a: (…, features) vectors, any floating dtype; narrower ones than float32 are widened first.
+      b: vectors of the same shape.
+
+    Returns:
+      (…) distances, in the unit of the features.
+
+    Raises:
+      TypeError: not floating-point arrays.
+      ValueError: no feature axis, an empty axis, or different shapes.
+
+    Source: LS 2.1 ("using the Euclidean distance instead").
+    """
+    return _euclidean(*_pair(a, b))
 
 
 def widen(x: Array) -> Array:
@@ -89,6 +111,14 @@ def _pair(a: Array, b: Array) -> tuple[Array, Array]:
     b = checks.array("b", b, "... features")
     checks.same_shape("b", b, "a", a)
     return a, b
+
+
+@jax.jit
+def _euclidean(a: Array, b: Array) -> Array:
+    difference = opaque(widen(a) - widen(b))
+    scale = row_scale(difference)
+    norm, zero = row_norm(difference * scale)
+    return jnp.where(zero, 0, norm / scale)[..., 0]
 
 
 @jax.jit

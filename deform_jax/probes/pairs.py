@@ -1,8 +1,10 @@
 """The normalisers of a sensitivity: the median or mean distance over all pairs of distinct images.
 
-Both start from rows u (the flat taps; for the cosine distance, over their norms), whose distances are ‖u_i − u_j‖²
-and ½ ‖u_i − u_j‖². Rows are centred before anything is squared, since from an uncentred Gram matrix distances of 1e-6
-would be all rounding; the first row is subtracted before the mean, so that equal rows give exactly zero.
+All start from rows u (the flat taps; for the cosine distance, over their norms; for the Euclidean one, times a power of
+two), whose distances are ‖u_i − u_j‖², ½ ‖u_i − u_j‖² and ‖u_i − u_j‖. The means of the first two need no pairs, and
+stream; medians and the mean of the third come from a Gram matrix of all images. Rows are centred before anything is
+squared, since from an uncentred Gram matrix distances of 1e-6 would be all rounding; the first row is subtracted before
+the mean, so that equal rows give exactly zero.
 """
 
 from collections import OrderedDict
@@ -43,7 +45,7 @@ def _rows(tap: Float[Array, "n ..."], distance: str, weight: Array | None = None
         features = opaque(widen(features))
         scale = row_scale(features)
         norm, zero = row_norm(features * scale)
-        return scale, 1 / norm, 1 - zero.astype(norm.dtype)
+        return scale, norm, 1 - zero.astype(norm.dtype)
 
     dtype = jnp.promote_types(tap.dtype, jnp.float32)
     ones = jnp.ones((len(tap), 1), dtype)
@@ -51,40 +53,67 @@ def _rows(tap: Float[Array, "n ..."], distance: str, weight: Array | None = None
     if distance == "squared":
         square = each_image(lambda features: jnp.sum(jnp.square(widen(features)), keepdims=True), tap)
         return _Rows(ones, ones, square, weight)
-    scale, inverse, square = each_image(units, tap)
-    return _Rows(scale, inverse, square, weight)
+    scale, norm, nonzero = each_image(units, tap)
+    if distance == "cosine":
+        return _Rows(scale, 1 / norm, nonzero, weight)
+    shared = scale.min()  # of the largest row, so that distances between rows keep their proportions
+    return _Rows(shared * ones, ones, nonzero * jnp.square(norm * (shared / scale)), weight)
 
 
-def median_distances(taps: Taps, distance: str) -> Taps:
-    """Of each tap, the median over pairs i < j; the mean of the two middle values where their number is even."""
-    grams, squares = zip(*(_gram(tap, distance) for tap in taps.values()), strict=True)
+def streams(distance: str, normaliser: str) -> bool:
+    """Whether the normaliser can be merged from chunks of images; else it takes all of them at once."""
+    return normaliser == "mean" and distance != "euclidean"
+
+
+def normalisers(taps: Taps, distance: str, normaliser: str) -> Taps:
+    """Of each tap, the median or mean over pairs i < j; an even number's median is the mean of the two middle ones."""
+    if streams(distance, normaliser):
+        parts = ((tap, moments(value, distance)) for tap, value in taps.items())
+        return OrderedDict((tap, mean_distance(part, distance)) for tap, part in parts)
+    grams = [jnp.stack(parts) for parts in zip(*(_gram(tap, distance) for tap in taps.values()), strict=True)]
     # One loop over the taps, not one sort for each: compiling them took longer than a network's forward pass.
-    medians = lax.map(lambda pair: _median(pair[0], pair[1], distance), (jnp.stack(grams), jnp.stack(squares)))
-    return OrderedDict(zip(taps, medians, strict=True))
+    values = lax.map(lambda parts: _from_gram(*parts, distance=distance, normaliser=normaliser), tuple(grams))
+    return OrderedDict(zip(taps, values, strict=True))
 
 
-def _gram(tap: Float[Array, "n ..."], distance: str) -> tuple[Float[Array, "n n"], Float[Array, "n 1"]]:
-    """The Gram matrix of the centred rows, and the squared norms of the rows before centring."""
+def _gram(
+    tap: Float[Array, "n ..."], distance: str
+) -> tuple[Float[Array, "n n"], Float[Array, "n 1"], Float[Array, ""]]:
+    """The Gram matrix of the centred rows, the squared norms of the rows before centring, and their unit."""
     u = _rows(tap, distance)
 
     def product(part: Array) -> Array:
         part = u.centred(part)
         return jnp.matmul(part, part.T, precision=lax.Precision.HIGHEST)
 
-    return block_sum(product, tap), u.square
+    unit = u.scale[0, 0] if distance == "euclidean" else jnp.ones((), u.scale.dtype)
+    return block_sum(product, tap), u.square, unit
 
 
-def _median(gram: Float[Array, "n n"], square: Float[Array, "n 1"], distance: str) -> Float[Array, ""]:
+def _from_gram(
+    gram: Float[Array, "n n"], square: Float[Array, "n 1"], unit: Float[Array, ""], *, distance: str, normaliser: str
+) -> Float[Array, ""]:
     norms = jnp.diagonal(gram)
     distances = jnp.maximum(norms[:, None] + norms[None, :] - 2 * gram, 0)
     if distance == "cosine":
         distances = jnp.where(square != square.T, 1.0, distances / 2)  # of a zero row to another, as documented
     n = len(gram)
-    pairs = n * (n - 1) // 2
-    # Each pair stands twice off the diagonal, which leaves the median where it was and needs no n²/2 indices.
-    ordered = jnp.sort(jnp.where(jnp.eye(n, dtype=bool), jnp.inf, distances), axis=None)
-    median = (ordered[pairs - 1] + ordered[pairs]) / 2
-    return _resolved(jnp.where(jnp.isnan(distances).any(), jnp.nan, median), square.mean(), distance)
+    itself = jnp.eye(n, dtype=bool)
+    if normaliser == "mean":
+        value = _root(jnp.where(itself, 0, distances)).sum() / (n * (n - 1))
+    else:
+        pairs = n * (n - 1) // 2
+        # Each pair stands twice off the diagonal, which leaves the median where it was and needs no n²/2 indices.
+        ordered = jnp.sort(jnp.where(itself, jnp.inf, distances), axis=None)
+        middle = ordered[pairs - 1 : pairs + 1]
+        value = (_root(middle) if distance == "euclidean" else middle).mean()
+    return _resolved(jnp.where(jnp.isnan(distances).any(), jnp.nan, value), square.mean(), distance) / unit
+
+
+def _root(square: Array) -> Array:
+    """The square root, with a gradient of 0 at 0."""
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
 
 
 class Moments(NamedTuple):
@@ -127,4 +156,5 @@ def mean_distance(m: Moments, distance: str) -> Float[Array, ""]:
 def _resolved(value: Array, square: Array, distance: str) -> Array:
     """``value``, or 0 where it is no more than the rounding of rows of mean square norm ``square``."""
     floor = square * (RESOLUTION * jnp.finfo(value.dtype).eps) ** 2 * (0.5 if distance == "cosine" else 1.0)
+    floor = jnp.sqrt(floor) if distance == "euclidean" else floor
     return jnp.where((value <= floor) & jnp.isfinite(floor), 0, value)

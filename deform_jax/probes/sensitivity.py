@@ -12,14 +12,15 @@ from jaxtyping import Array, Float
 
 from deform_jax import checks
 from deform_jax.probes import pairs
-from deform_jax.probes.distances import cosine_distance, squared_distance, widen
+from deform_jax.probes.distances import cosine_distance, euclidean_distance, squared_distance, widen
 from deform_jax.probes.pieces import block_sum, each_image
 from deform_jax.probes.represent import call, read_taps
 from deform_jax.typing import Represent, Taps
 
-Distance = Literal["cosine", "squared"]
+Distance = Literal["cosine", "squared", "euclidean"]
 Normaliser = Literal["median", "mean"]
 Numerator = Literal["mean", "coordinate_median"]
+DISTANCES = {"cosine": cosine_distance, "squared": squared_distance, "euclidean": euclidean_distance}
 
 
 class SensitivityParts(NamedTuple):
@@ -43,9 +44,10 @@ def sensitivity(
 ) -> OrderedDict[str, Float[Array, ""]]:
     """Distance that a perturbation moves each tap, over the distance between two images there.
 
-    The defaults are LS 2.1. SI's D_f and G_f are ``distance="squared", normaliser="mean"``; those of Petrini et al.
-    2021 (RS) are ``distance="squared", normaliser="median", numerator="coordinate_median"``. Differentiable in the
-    images and in the arrays of ``represent``; works inside ``jit`` and ``vmap``.
+    The defaults are LS 2.1, which has ``distance="euclidean"`` as a variant. SI's D_f and G_f are
+    ``distance="squared", normaliser="mean"``; those of Petrini et al. 2021 (RS) are ``distance="squared",
+    normaliser="median", numerator="coordinate_median"``. Differentiable in the images and in the arrays of
+    ``represent``; works inside ``jit`` and ``vmap``.
 
     Args:
       represent: images (n, …) → ordered mapping {tap: (n, …)}. A pytree that can be called, such as
@@ -55,13 +57,15 @@ def sensitivity(
         ``jit`` of its own a plain ``dict`` comes back sorted: return an ``OrderedDict``.
       images: n ≥ 2 clean images (n, …).
       perturbed: one perturbed version of each, of the same shape.
-      distance: ``"cosine"`` or ``"squared"`` (Euclidean distance squared), between whole taps.
+      distance: ``"cosine"``, ``"squared"`` (Euclidean distance squared) or ``"euclidean"`` (not squared), between whole
+        taps.
       normaliser: ``"median"`` or ``"mean"`` over the n (n − 1)/2 pairs of distinct clean images.
       numerator: ``"mean"`` over images, or ``"coordinate_median"``: the median over images of the squared difference
         at each coordinate, summed over coordinates; only with ``distance="squared"``.
       chunk: ``None`` holds both batches at once. With ``c``, pairs go through in chunks of at most c, for the same
         result in less memory and about 1.45 times the time; the median normaliser still takes the clean images at
-        once, the mean one streams. ``"coordinate_median"`` keeps the differences of every tap.
+        once, and so does the mean of ``"euclidean"``; the other means stream. ``"coordinate_median"`` keeps the
+        differences of every tap.
 
     Returns:
       {tap: ratio} in the order of ``represent``; without unit, 0 for a representation that does not move. It is
@@ -106,7 +110,7 @@ def sensitivity_parts(
       represent: as for :func:`sensitivity`, and so the others.
       images: n ≥ 2 clean images (n, …).
       perturbed: one perturbed version of each, of the same shape.
-      distance: ``"cosine"`` or ``"squared"``.
+      distance: ``"cosine"``, ``"squared"`` or ``"euclidean"``.
       normaliser: ``"median"`` or ``"mean"`` over pairs of distinct clean images.
       chunk: images that go through together, or ``None`` for all.
 
@@ -126,7 +130,7 @@ def sensitivity_parts(
 
 
 def _check_options(distance: str, normaliser: str, chunk: int | None) -> int | None:
-    checks.option("distance", distance, ("cosine", "squared"))
+    checks.option("distance", distance, DISTANCES)
     checks.option("normaliser", normaliser, ("median", "mean"))
     return None if chunk is None else checks.integer("chunk", chunk, minimum=1)
 
@@ -169,7 +173,7 @@ def _parts(
         return _streamed(represent, images, perturbed, distance, normaliser, coordinates, chunk)
     clean, moved = read_taps(represent, images), read_taps(represent, perturbed)
     differences = OrderedDict((tap, _moved(clean[tap], moved[tap], distance, coordinates)) for tap in clean)
-    return differences, _normalisers(clean, distance, normaliser)
+    return differences, pairs.normalisers(clean, distance, normaliser)
 
 
 def _streamed(
@@ -196,8 +200,8 @@ def _streamed(
         return seen, OrderedDict((tap, _moved(clean[tap], moved[tap], distance, coordinates)) for tap in clean)
 
     batches = (split(images), split(perturbed), (jnp.arange(steps * size) < n).reshape(steps, size))
-    if normaliser == "median":
-        normalisers = _normalisers(read_taps(represent, images), distance, normaliser)
+    if not pairs.streams(distance, normaliser):
+        normalisers = pairs.normalisers(read_taps(represent, images), distance, normaliser)
         _, differences = lax.scan(step, {}, batches)
     else:
         first = jax.eval_shape(lambda x: read_taps(represent, x), batches[0][0])
@@ -212,14 +216,7 @@ def _moved(clean: Array, moved: Array, distance: str, coordinates: bool) -> Arra
     """Distance of each image to its perturbed version (n,), or what its coordinate-wise squares are made of."""
     if coordinates:
         return widen(clean) - widen(moved)
-    return each_image(cosine_distance if distance == "cosine" else squared_distance, clean, moved)
-
-
-def _normalisers(clean: Taps, distance: str, normaliser: str) -> Taps:
-    if normaliser == "median":
-        return pairs.median_distances(clean, distance)
-    moments = ((tap, pairs.moments(value, distance)) for tap, value in clean.items())
-    return OrderedDict((tap, pairs.mean_distance(m, distance)) for tap, m in moments)
+    return each_image(DISTANCES[distance], clean, moved)
 
 
 def _median_square(difference: Float[Array, "n block"]) -> Array:

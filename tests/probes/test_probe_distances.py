@@ -29,6 +29,7 @@ def test_scipy_agrees():
     np.testing.assert_allclose(probes.cosine_distance(a, b), expected, rtol=1e-6)
     expected = [scipy_distance.sqeuclidean(x, y) for x, y in zip(a.astype(float), b.astype(float), strict=True)]
     np.testing.assert_allclose(probes.squared_distance(a, b), expected, rtol=1e-6)
+    np.testing.assert_allclose(probes.euclidean_distance(a, b), np.sqrt(expected), rtol=1e-6)
 
 
 @pytest.mark.parametrize("features", [3, 64, 5000])
@@ -40,6 +41,7 @@ def test_relative_accuracy_of_small_distances(features, closeness):
     np.testing.assert_allclose(probes.cosine_distance(a, b), exact_cosine(a, b), rtol=1e-6)
     exact = np.sum((a.astype(np.float64) - b) ** 2, axis=-1)
     np.testing.assert_allclose(probes.squared_distance(a, b), exact, rtol=1e-6)
+    np.testing.assert_allclose(probes.euclidean_distance(a, b), np.sqrt(exact), rtol=1e-6)
 
 
 def test_close_vectors_on_both_sides_of_a_power_of_two():
@@ -54,7 +56,10 @@ def test_tiny_and_huge_vectors(scale_a, scale_b):
     a, b = np.sign(a) + a, np.sign(b) + b  # no entry so small that it would underflow
     a, b = (a * scale_a).astype(np.float32), (b * scale_b).astype(np.float32)
     np.testing.assert_allclose(probes.cosine_distance(a, b), exact_cosine(a, b), rtol=1e-6)
-    assert np.isfinite(jax.grad(lambda x: probes.cosine_distance(x, b).sum())(a)).all()
+    exact = np.linalg.norm(a.astype(float) - b, axis=-1)
+    np.testing.assert_allclose(probes.euclidean_distance(a, b), exact, rtol=1e-6)
+    for distance in (probes.cosine_distance, probes.euclidean_distance):
+        assert np.isfinite(jax.grad(lambda x, d=distance: d(x, b).sum())(a)).all()
 
 
 def test_special_values():
@@ -84,9 +89,13 @@ def test_gradients_are_zero_at_zero_and_right_elsewhere():
     u, v = a / np.linalg.norm(a), b / np.linalg.norm(b)
     expected = ((u @ v) * u - v) / np.linalg.norm(a)
     np.testing.assert_allclose(jax.grad(probes.cosine_distance)(jnp.float32(a), jnp.float32(b)), expected, rtol=1e-5)
+    np.testing.assert_array_equal(jax.jit(jax.grad(probes.euclidean_distance))(zero, zero), 0)
+    expected = (a - b) / np.linalg.norm(a - b)
+    gradient = jax.grad(probes.euclidean_distance)(jnp.float32(a), jnp.float32(b))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("distance", [probes.cosine_distance, probes.squared_distance])
+@pytest.mark.parametrize("distance", [probes.cosine_distance, probes.squared_distance, probes.euclidean_distance])
 def test_leading_axes_jit_and_vmap(distance):
     a, b = vectors(5, n=12)
     a, b = a.reshape(3, 4, 5), b.reshape(3, 4, 5)
@@ -119,6 +128,6 @@ def test_half_precision_is_widened(distance):
     ],
 )
 def test_bad_input(a, b, error, text):
-    for distance in (probes.cosine_distance, probes.squared_distance):
+    for distance in (probes.cosine_distance, probes.squared_distance, probes.euclidean_distance):
         with pytest.raises(error, match=text):
             distance(a, b)

@@ -21,6 +21,8 @@ OPTIONS = [
     {"distance": "squared", "normaliser": "mean"},
     {"distance": "squared", "normaliser": "median", "numerator": "coordinate_median"},
     {"distance": "squared", "normaliser": "mean", "numerator": "coordinate_median"},
+    {"distance": "euclidean", "normaliser": "median"},
+    {"distance": "euclidean", "normaliser": "mean"},
 ]
 
 
@@ -40,8 +42,8 @@ def setting():
 
 
 def oracle_distance(a, b, distance):
-    if distance == "squared":
-        return np.sum((a - b) ** 2)
+    if distance != "cosine":
+        return np.sum((a - b) ** 2) ** (1.0 if distance == "squared" else 0.5)
     norms = np.linalg.norm(a), np.linalg.norm(b)
     if min(norms) == 0:
         return 0.0 if max(norms) == 0 else 1.0
@@ -93,7 +95,7 @@ def identity(x):
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])  # one pair, an odd and an even number of pairs
-@pytest.mark.parametrize(("distance", "metric"), [("squared", "sqeuclidean")])
+@pytest.mark.parametrize(("distance", "metric"), [("squared", "sqeuclidean"), ("euclidean", "euclidean")])
 def test_normaliser_matches_scipy(n, distance, metric):
     images = np.random.default_rng(n).normal(size=(n, 5)).astype(np.float32)
     pairs = pdist(images.astype(float), metric)
@@ -117,7 +119,7 @@ def test_parts_make_the_whole(setting, options, chunk):
     assert_close(whole, OrderedDict((t, numerators[t].mean() / normaliser[t]) for t in numerators), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4)], ids=lambda o: "-".join(o.values()))
+@pytest.mark.parametrize("options", [OPTIONS[i] for i in (0, 3, 4, 6)], ids=lambda o: "-".join(o.values()))
 def test_large_taps_go_piece_by_piece(setting, options, monkeypatch):
     monkeypatch.setattr(pieces, "LARGE", 1)
     monkeypatch.setattr(pieces, "BLOCK", 7)  # does not divide 24 or 20, exceeds 3
@@ -129,7 +131,8 @@ def test_large_taps_go_piece_by_piece(setting, options, monkeypatch):
 
 @pytest.mark.parametrize("spread", [1e-3, 1e-4])
 @pytest.mark.parametrize(
-    ("options", "chunk"), [(OPTIONS[0], None), (OPTIONS[1], 5), (OPTIONS[2], None), (OPTIONS[3], 5)]
+    ("options", "chunk"),
+    [(OPTIONS[0], None), (OPTIONS[1], 5), (OPTIONS[2], None), (OPTIONS[3], 5), (OPTIONS[6], 5), (OPTIONS[7], None)],
 )
 def test_nearly_equal_representations(options, chunk, spread):
     # Cosine distances of 1e-6 and 1e-8. Rounding a/‖a‖ once moves ½‖u − v‖² by about 6e-8·(2/d)^½/√features
@@ -164,15 +167,33 @@ def test_gradient_at_zero_vectors():
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_tiny_and_huge_taps(setting):
+@pytest.mark.parametrize("options", [OPTIONS[6], OPTIONS[7]])
+def test_equal_images_at_the_euclidean_distance(options):
+    images = np.random.default_rng(5).normal(size=(6, 40)).astype(np.float32)
+    images[[1, 3]] = images[0]  # three of the 15 distances are zero, or √(rounding) ≈ 3e-4 of the others: 2e-4 in all
+    perturbed = images.copy()
+    perturbed[4:] += np.float32(1e-3)
+
+    def total(images, perturbed):
+        return probes.sensitivity(Partial(identity), images, perturbed, **options)["x"]
+
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(images, perturbed)
+    np.testing.assert_allclose(value, oracle({"x": images}, {"x": perturbed}, **options)["x"], rtol=3e-4)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    np.testing.assert_array_equal(gradients[1][:4], 0)  # those that have not moved
+
+
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[6]])
+def test_tiny_and_huge_taps(setting, options):
     weights, images, perturbed = setting
-    expected = exact(*setting)
+    expected = exact(*setting, **options)
 
     def scaled(scale, x):
         return OrderedDict((tap, value * scale) for tap, value in network(weights, x).items())
 
     for scale in (1e-30, 1e30):
-        assert_close(probes.sensitivity(Partial(scaled, jnp.float32(scale)), images, perturbed), expected)
+        represent = Partial(scaled, jnp.float32(scale))
+        assert_close(probes.sensitivity(represent, images, perturbed, **options), expected)
 
 
 def test_half_precision_taps(setting):
@@ -198,7 +219,9 @@ def test_symmetries(setting):
     assert all(value == 0 for value in still.values())
 
 
-@pytest.mark.parametrize(("options", "chunk"), [(OPTIONS[0], None), (OPTIONS[3], 3), (OPTIONS[4], 3)])
+@pytest.mark.parametrize(
+    ("options", "chunk"), [(OPTIONS[0], None), (OPTIONS[3], 3), (OPTIONS[4], 3), (OPTIONS[6], 3), (OPTIONS[7], None)]
+)
 def test_gradients_match_differences_of_the_oracle(setting, options, chunk):
     weights, images, perturbed = setting
     rng = np.random.default_rng(4)
