@@ -8,8 +8,23 @@ parameters, the geometry is deterministic, and everything is differentiable and 
     deformed = warp_batch(jax.random.split(key, len(images)), images)  # each image gets its own warp
 """
 
-from deform_jax.warps.random import random_shifts, random_tps
+from deform_jax.warps.affine import affine_field, rotation_field, scaling_field, translation_field
+from deform_jax.warps.random import random_rotation, random_scaling, random_shifts, random_tps, random_translation
 from deform_jax.warps.remap import remap
 from deform_jax.warps.tps import control_points, deform_tps, tps_field
 
-__all__ = ["control_points", "deform_tps", "random_shifts", "random_tps", "remap", "tps_field"]
+__all__ = [
+    "affine_field",
+    "control_points",
+    "deform_tps",
+    "random_rotation",
+    "random_scaling",
+    "random_shifts",
+    "random_tps",
+    "random_translation",
+    "remap",
+    "rotation_field",
+    "scaling_field",
+    "tps_field",
+    "translation_field",
+]

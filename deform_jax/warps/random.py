@@ -1,15 +1,18 @@
 """Factories of random warps: settings → ``perturb(key, image)``."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from deform_jax import checks
-from deform_jax.typing import Image, Perturb, RandomKey, Shifts
+from deform_jax.typing import Field, Image, Perturb, RandomKey, Shifts
 from deform_jax.warps import _inputs
-from deform_jax.warps.remap import BOUNDARIES
+from deform_jax.warps.affine import rotation_field, scaling_field, translation_field
+from deform_jax.warps.remap import BOUNDARIES, remap
 from deform_jax.warps.tps import deform_tps
 
 
@@ -84,6 +87,97 @@ class _RandomTPS:
     def __call__(self, key: RandomKey, image: Image) -> Image:
         shifts = random_shifts(key, self.grid, self.max_shift)
         return deform_tps(shifts, image, boundary=self.boundary, fill=self.fill)
+
+
+def random_translation(
+    *, max_shift: float | jax.Array = 2.0, boundary: str = "edge", fill: float | jax.Array = 0.0
+) -> Perturb:
+    """Random translations of the whole picture, both components independent and uniform in [−max_shift, max_shift].
+
+    Args:
+      max_shift: bound of each component, in pixels, ≥ 0. Not rounded to whole pixels.
+      boundary: ``"edge"`` or ``"constant"``, as in ``remap``.
+      fill: the value outside the image, as in ``remap``.
+
+    Returns:
+      ``perturb(key, image) -> image`` for one floating-point image (h, w, c), as from ``random_tps``.
+
+    Raises:
+      TypeError, ValueError: settings that are no numbers or out of range, or an unknown boundary; key and image are
+        checked on the call.
+
+    The default is ours, the bound of Ruderman et al.'s deformations for CIFAR10.
+    """
+    return _affine(_translation, checks.number("max_shift", max_shift, minimum=0), boundary, fill)
+
+
+def random_rotation(
+    *, max_angle: float | jax.Array = math.pi / 18, boundary: str = "edge", fill: float | jax.Array = 0.0
+) -> Perturb:
+    """Random rotations about the picture's centre, by an angle uniform in [−max_angle, max_angle].
+
+    Args:
+      max_angle: the bound in radians, ≥ 0; 10 degrees by default, which is ours.
+      boundary: ``"edge"`` or ``"constant"``, as in ``remap``.
+      fill: the value outside the image, as in ``remap``.
+
+    Returns:
+      ``perturb(key, image) -> image`` for one floating-point image (h, w, c), as from ``random_tps``.
+
+    Raises:
+      TypeError, ValueError: as ``random_translation``.
+    """
+    return _affine(_rotation, checks.number("max_angle", max_angle, minimum=0), boundary, fill)
+
+
+def random_scaling(
+    *, max_factor: float | jax.Array = 1.1, boundary: str = "edge", fill: float | jax.Array = 0.0
+) -> Perturb:
+    """Random magnifications about the picture's centre, log-uniform in [1/max_factor, max_factor].
+
+    Args:
+      max_factor: the bound, ≥ 1, without unit; the default is ours.
+      boundary: ``"edge"`` or ``"constant"``, as in ``remap``.
+      fill: the value outside the image, as in ``remap``.
+
+    Returns:
+      ``perturb(key, image) -> image`` for one floating-point image (h, w, c), as from ``random_tps``.
+
+    Raises:
+      TypeError, ValueError: as ``random_translation``.
+    """
+    return _affine(_scaling, checks.number("max_factor", max_factor, minimum=1), boundary, fill)
+
+
+def _translation(key: RandomKey, bound: float | jax.Array, shape: tuple[int, int]) -> Field:
+    return translation_field(jax.random.uniform(key, (2,), jnp.float32, -bound, bound), shape)
+
+
+def _rotation(key: RandomKey, bound: float | jax.Array, shape: tuple[int, int]) -> Field:
+    return rotation_field(jax.random.uniform(key, (), jnp.float32, -bound, bound), shape)
+
+
+def _scaling(key: RandomKey, bound: float | jax.Array, shape: tuple[int, int]) -> Field:
+    logarithm = jnp.log(jnp.asarray(bound, jnp.float32)) * jax.random.uniform(key, (), jnp.float32, -1.0, 1.0)
+    return scaling_field(jnp.exp(logarithm), shape)
+
+
+def _affine(field: Callable[..., Field], bound: Any, boundary: str, fill: Any) -> Perturb:
+    boundary = checks.option("boundary", boundary, BOUNDARIES)
+    return _RandomAffine(field, _plain(bound), boundary, _plain(checks.number("fill", fill)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _RandomAffine:
+    field: Callable[..., Field]
+    bound: Any
+    boundary: str
+    fill: Any
+
+    def __call__(self, key: RandomKey, image: Image) -> Image:
+        image = _inputs.example("image", image, "h w c")
+        field = self.field(_inputs.key(key), self.bound, image.shape[:2])
+        return remap(image, field, boundary=self.boundary, fill=self.fill)
 
 
 def _plain(value: Any) -> Any:
