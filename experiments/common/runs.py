@@ -5,14 +5,20 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from deform_jax import data, models, training
 from experiments.common import settings as common
 from experiments.common import tables
+
+TASK_STREAM = 2**31 - 2
+"""What tells the random numbers of a task from those of a network of the same seed."""
+TEMPLATE_IMAGES = 12_800
+"""Images an epoch of deformed templates has: 100 steps of 128."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +34,14 @@ class Training:
     train_images: int | None = None
     """Use only the first so many training images (None: all)."""
     augment: bool = True
-    """Random crop (4 px zero padding) and horizontal flip while training."""
+    """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates."""
+    task: Literal["original", "random_labels", "random_images", "deformed_templates"] = "original"
+    """What is learned: the data set as it is; uniform random labels; white noise with the data's mean and deviation in
+    the place of the images; or telling apart the deformations of one image per class (LS 4.3)."""
+    task_seed: int = 0
+    """Seed of random labels, random images or templates."""
+    strength: float = 3.0
+    """deformed_templates: largest shift of a control point in each direction, pixels."""
     recipe: training.Recipe = dataclasses.field(default_factory=training.Recipe)
 
 
@@ -39,28 +52,54 @@ class Trained(NamedTuple):
     init: Any
     trained: Any
     history: list[dict[str, float]]
+    folder: pathlib.Path
+
+    def steps(self) -> dict[int, pathlib.Path]:
+        """Return {step: checkpoint} of the states kept during training, from 0 on, the last one included."""
+        states = self.folder / "states"
+        kept = {int(path.name.removeprefix("step_")): path for path in states.glob("step_*")}
+        return dict(sorted({0: states / "init", **kept, int(self.history[-1]["step"]): states / "final"}.items()))
 
 
 class Task(NamedTuple):
     """A data set as training takes it."""
 
     images: data.ImageSet
-    prepare: data.Prepare
+    prepare: Any
     prepare_clean: data.Prepare
 
 
 def load_task(settings: Training) -> Task:
-    """Return the image set (cut to ``train_images``) and how to standardise it, with and without augmentation."""
+    """Return the image set (cut to ``train_images``), changed as the task says, and how training and probes take it."""
     images = data.load(settings.dataset)
-    if settings.train_images is not None:
-        count = settings.train_images
-        if not 1 <= count <= len(images.train_images):
-            sys.exit(f"error: --train-images must be 1 to {len(images.train_images)}, but {count} was given.")
-        images = dataclasses.replace(
-            images, train_images=images.train_images[:count], train_labels=images.train_labels[:count]
-        )
+    key = jax.random.fold_in(jax.random.key(settings.task_seed), TASK_STREAM)
+    if settings.task == "deformed_templates":
+        count = settings.train_images or TEMPLATE_IMAGES
+        images, prepare = data.deformed_templates(images, key, strength=settings.strength, train_images=count)
+        return Task(images, prepare, prepare.prepare)
+    images = _cut(images, settings.train_images)
     clean = data.Prepare.from_images(images.train_images)
-    return Task(images, dataclasses.replace(clean, augment=settings.augment), clean)
+    changed: dict[str, Any] = {}
+    if settings.task == "random_labels":
+        labels = data.random_labels(key, len(images.train_labels), images.num_classes)
+        changed = {"train_labels": np.asarray(labels)}
+    elif settings.task == "random_images":
+        keys = jax.random.split(key)
+        changed = {
+            name: np.asarray(data.random_images(one, getattr(images, name)))
+            for name, one in zip(("train_images", "test_images"), keys, strict=True)
+        }
+    return Task(dataclasses.replace(images, **changed), dataclasses.replace(clean, augment=settings.augment), clean)
+
+
+def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:
+    if count is None:
+        return images
+    if not 1 <= count <= len(images.train_images):
+        sys.exit(f"error: --train-images must be 1 to {len(images.train_images)}, but {count} was given.")
+    return dataclasses.replace(
+        images, train_images=images.train_images[:count], train_labels=images.train_labels[:count]
+    )
 
 
 def build(settings: Training, downsampling: str, num_classes: int) -> models.BlockVGG:
@@ -101,6 +140,7 @@ def train_or_load(
             seeds=group,
             folders=[paths[seed] for seed in group],
             mesh=mesh,
+            save_steps=log_spaced(settings.recipe, len(task.images.train_images)),
             progress=f"{downsampling}, seed {', '.join(map(str, group))}",
         )
         for seed in group:
@@ -110,6 +150,12 @@ def train_or_load(
             found[seed] = loaded
             tables.write(paths[seed] / "history.csv", loaded.history)
     return [found[seed] for seed in seeds]
+
+
+def log_spaced(recipe: training.Recipe, count: int) -> list[int]:
+    """Return the steps 1, 2, 4, … below the last one, after which a network's state is kept."""
+    total = recipe.epochs * (count // recipe.batch_size)
+    return [2**k for k in range(total.bit_length()) if 2**k < total]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +175,7 @@ def _load(seed: int, path: pathlib.Path) -> Trained | None:
         path.rename(aside)
         print(f"{error}\nThe run was moved to {aside}; seed {seed} is trained again.", file=sys.stderr)
         return None
-    return Trained(seed, init.variables, final.variables, final.manifest["history"])
+    return Trained(seed, init.variables, final.variables, final.manifest["history"], path)
 
 
 def _layout(seeds: int, batch_size: int, data_axis: int | None) -> Mesh:
@@ -147,3 +193,10 @@ def _layout(seeds: int, batch_size: int, data_axis: int | None) -> Mesh:
 def accuracy(trained: Trained) -> float:
     """Return the accuracy on the test images after the last epoch."""
     return float(trained.history[-1]["evaluation_accuracy"])
+
+
+def fitted(settings: Training, task: Task, downsampling: str, trained: Trained) -> float:
+    """Return the final accuracy on the training images, as probed: not augmented, with running batch statistics."""
+    model = build(settings, downsampling, task.images.num_classes)
+    seen = {"images": task.images.train_images, "labels": task.images.train_labels}
+    return training.evaluate(model, trained.trained, seen, prepare=task.prepare_clean)["accuracy"]
