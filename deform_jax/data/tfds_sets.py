@@ -25,14 +25,14 @@ def read(name: str, *, folder: str | os.PathLike | None = None) -> tuple[Arrays,
     """
     tfds = needed("tensorflow_datasets")
     folder = None if folder is None else existing(folder)
-    builder = _builder(tfds, name, folder)
-    image_key, label_key, num_classes = _features(tfds, builder, name)
+    builder = find(tfds, name, folder)
+    image_key, label_key, num_classes = features(tfds, builder, name)
     splits = _splits(builder, name)
     try:
         # What tfds.data_source calls, with the builder at hand, which never downloads.
         sources = builder.as_data_source(list(splits.values()))
     except NotImplementedError:
-        _not_prepared(name, folder, f"it is stored under {builder.data_path} in another format")
+        not_prepared(name, folder, f"it is stored under {builder.data_path} in another format")
     arrays = {}
     for (part, split), source in zip(splits.items(), sources, strict=True):
         images, labels = _stack(name, split, source, image_key, label_key)
@@ -45,19 +45,21 @@ def read(name: str, *, folder: str | os.PathLike | None = None) -> tuple[Arrays,
     return arrays, num_classes
 
 
-def _builder(tfds: Any, name: str, folder: str | os.PathLike | None) -> Any:
+def find(tfds: Any, name: str, folder: str | os.PathLike | None, *, wanted: str = "'tfds:' and the name") -> Any:
+    """Return the builder of a prepared set, or say how to prepare it."""
     try:
         builder = tfds.builder(name, data_dir=folder)
     except (ValueError, AssertionError) as error:  # unknown name or configuration; unknown version
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(" .:")
         remedy = "The sets are listed at https://www.tensorflow.org/datasets/catalog ."
-        checks.fail("name", "be 'tfds:' and the name of a TFDS set", f"TFDS refuses {name!r}: {reason}", remedy)
+        checks.fail("name", f"be {wanted} of a TFDS set", f"TFDS refuses {name!r}: {reason}", remedy)
     if not builder.is_prepared():
-        _not_prepared(name, folder, f"nothing is prepared under {builder.data_path}")
+        not_prepared(name, folder, f"nothing is prepared under {builder.data_path}")
     return builder
 
 
-def _not_prepared(name: str, folder: str | os.PathLike | None, given: str) -> NoReturn:
+def not_prepared(name: str, folder: str | os.PathLike | None, given: str) -> NoReturn:
+    """Raise the error that gives the line to run."""
     place = "" if folder is None else f"data_dir={str(folder)!r}, "
     call = f"tfds.builder({name!r}, {place}file_format='array_record').download_and_prepare()"
     checks.fail(
@@ -69,17 +71,15 @@ def _not_prepared(name: str, folder: str | os.PathLike | None, given: str) -> No
     )
 
 
-def _features(tfds: Any, builder: Any, name: str) -> tuple[str, str, int]:
+def features(tfds: Any, builder: Any, name: str) -> tuple[str, str, int]:
     """Return the keys of the image and of its label, and the number of classes."""
     info = builder.info
-    features: dict[Any, Any] = (
-        dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
-    )
+    known: dict[Any, Any] = dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
     keys = info.supervised_keys
     image_key, label_key = keys if keys is not None and len(keys) == 2 else ("image", "label")
-    image, label = (cast(Any, features.get(key)) for key in (image_key, label_key))
+    image, label = (cast(Any, known.get(key)) for key in (image_key, label_key))
     if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-        checks.fail("name", "be a set of images with one class label each", f"{name!r} holds {features}")
+        checks.fail("name", "be a set of images with one class label each", f"{name!r} holds {known}")
     if image.np_dtype != np.uint8 or not label.num_classes:
         given = f"{name!r} holds {np.dtype(image.np_dtype)} images of {label.num_classes or 'unnamed'} classes"
         checks.fail("name", "be a set of uint8 images with a known number of classes", given)

@@ -1,46 +1,14 @@
 """TFDS sets prepared here as array_record, without TensorFlow, from PNG bytes, and read back through ``load``."""
 
-import io
 import json
 import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from tfds_toys import examples, prepare
 
 from deform_jax import data
-
-
-def prepare(folder, name, splits, *, image=None, label=None, **info):
-    """Write a TFDS set of ``{split: [(uint8 image, label), …]}`` to ``folder``, its builder's code not registered."""
-    features = {"image": image or tfds.features.Image(shape=(None, None, 3))}
-    features["label"] = label or tfds.features.ClassLabel(num_classes=3)
-
-    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), **info)
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(examples) for split, examples in splits.items()}
-
-        def _generate_examples(self, examples):
-            for index, (pixels, answer) in enumerate(examples):
-                stream = io.BytesIO()
-                Image.fromarray(pixels).save(stream, "png")  # an array would be encoded by TensorFlow
-                stream.seek(0)
-                yield index, {"image": stream, "label": answer}
-
-    Tiny.name = name
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    Tiny(data_dir=folder, file_format="array_record").download_and_prepare(download_config=config)
-
-
-def examples(seed, n, shape=(8, 10, 3)):
-    rng = np.random.default_rng(seed)
-    return [(rng.integers(0, 256, shape, np.uint8), int(rng.integers(3))) for _ in range(n)]
 
 
 def as_set(images, labels):
