@@ -40,23 +40,31 @@ class PatchConv(nn.Module):
 
     The same function as ``nn.Conv(features, (2, 2), strides=2, padding="VALID")`` with the same parameters, computed
     as one matrix product: on CPU its backward pass is 2 to 3 times as fast as that of a strided convolution.
+
+    Attributes:
+      features: c_out.
+      use_bias: whether to add one.
+      precision: of the product.
+      dtype: to compute in; the parameters are float32. By default, that of images and parameters together.
     """
 
     features: int
     use_bias: bool = True
     precision: Any = None
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map ``(n, h, w, c_in)`` to ``(n, h // 2, w // 2, features)``."""
         kernel = self.param("kernel", truncated_normal_fan_in, (2, 2, images.shape[-1], self.features), jnp.float32)
-        patches = _blocks(images).transpose(0, 1, 3, 2, 4, 5)
+        dtype = self.dtype or jnp.promote_types(images.dtype, kernel.dtype)
+        patches = _blocks(images.astype(dtype)).transpose(0, 1, 3, 2, 4, 5)
         patches = patches.reshape(*patches.shape[:3], -1)
-        output = jnp.matmul(patches, kernel.reshape(-1, self.features), precision=self.precision)
+        output = jnp.matmul(patches, kernel.reshape(-1, self.features).astype(dtype), precision=self.precision)
         if not self.use_bias:
             return output
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        return output + bias.reshape(1, 1, 1, -1)
+        return output + bias.reshape(1, 1, 1, -1).astype(dtype)
 
 
 def _corners(images: jax.Array) -> list[jax.Array]:

@@ -33,7 +33,8 @@ def represent(
     """Return ``represent(images (n, h, w, c)) -> OrderedDict {tap: (n, …)}`` for a module of this package.
 
     The variables are leaves of the returned ``jax.tree_util.Partial`` and the architecture is compared by value:
-    probing several seeds, or a network before and after training, compiles once.
+    probing several seeds, or a network before and after training, compiles once. The probe computes in float32 even if
+    the network was trained in bfloat16, whose rounding would be part of what a sensitivity measures.
 
     Args:
       model: a module whose ``apply(variables, images, train=False)`` returns (logits, ordered taps).
@@ -49,7 +50,7 @@ def represent(
     _check_variables(model, variables)
     if hasattr(model, "precision"):
         model = model.clone(precision=precision)
-    return Partial(_Represent(model, bool(output)), variables)
+    return Partial(_Represent(_in_float32(model), bool(output)), variables)
 
 
 def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -> PyTree:
@@ -72,7 +73,11 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -
 
 def _unmapped(model: Any) -> nn.Module:
     """Every call's own statistics, over the images given and no mapped axis."""
-    return model.clone(momentum=0.0, axis_name=None)
+    return _in_float32(model.clone(momentum=0.0, axis_name=None))
+
+
+def _in_float32(model: Any) -> nn.Module:
+    return model.clone(compute_dtype="float32") if hasattr(model, "compute_dtype") else model
 
 
 def _batch_statistics_of(model: nn.Module, variables: PyTree, images: Images) -> PyTree:

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from deform_jax import checks
@@ -35,6 +36,9 @@ class BlockVGG(nn.Module):
       axis_name: mapped axis over which batch-norm statistics are averaged while training, or None.
       momentum: of the running averages of batch norm.
       precision: of every convolution and product, ``None`` for the platform's default.
+      compute_dtype: ``"float32"``, or ``"bfloat16"`` for convolutions, pooling and activations; parameters, batch
+        norm's statistics, the global average and the logits stay in float32. For training on accelerators:
+        ``models.represent`` probes in float32, whatever stands here.
 
     Raises (when initialised or applied):
       ValueError, TypeError: unknown downsampling, impossible blocks, a batch that is not ``(n, h, w, c)`` floats, or
@@ -48,6 +52,7 @@ class BlockVGG(nn.Module):
     axis_name: str | None = None
     momentum: float = 0.9
     precision: str | None = None
+    compute_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         blocks: Any = self.blocks
@@ -72,12 +77,13 @@ class BlockVGG(nn.Module):
                     use_bias=False,
                     kernel_init=truncated_normal_fan_in,
                     precision=self.precision,
+                    dtype=self._dtype,
                     name=name,
                 )(x)
                 x = taps[name] = nn.relu(self._norm(name, train)(x))
             name = f"{self._block_name(b)}_down"
             x = taps[name] = self._halve(x, name, train)
-        pooled = x.mean(axis=(1, 2))
+        pooled = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
         head = nn.Dense(self.num_classes, kernel_init=truncated_normal_fan_in, precision=self.precision, name="head")
         return head(pooled), taps
 
@@ -89,7 +95,10 @@ class BlockVGG(nn.Module):
         if self.downsampling == "average":
             return down.average_pool(x)
         with_relu = self.downsampling == "strided_relu"
-        x = down.PatchConv(x.shape[-1], use_bias=not with_relu, precision=self.precision, name=name)(x)
+        patches = down.PatchConv(
+            x.shape[-1], use_bias=not with_relu, precision=self.precision, dtype=self._dtype, name=name
+        )
+        x = patches(x)
         return nn.relu(self._norm(name, train)(x)) if with_relu else x
 
     def _norm(self, layer: str, train: bool) -> nn.BatchNorm:
@@ -98,8 +107,13 @@ class BlockVGG(nn.Module):
             momentum=self.momentum,
             epsilon=1e-5,
             axis_name=self.axis_name,
+            dtype=self._dtype,
             name=f"{layer}_norm",
         )
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.bfloat16 if self.compute_dtype == "bfloat16" else None  # None: that of images and parameters
 
     def _block_name(self, block: int) -> str:
         return f"block{block}" if len(self.blocks) < 10 else f"block{block:02d}"
@@ -108,6 +122,7 @@ class BlockVGG(nn.Module):
         checks.option("downsampling", self.downsampling, down.DOWNSAMPLINGS)
         checks.integer("num_classes", self.num_classes, minimum=1)
         checks.number("width", self.width, minimum=0, exclusive=True)
+        checks.option("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
         if not isinstance(self.blocks, tuple) or not self.blocks:
             checks.fail("blocks", "be a tuple of at least one (layers, channels) pair", f"{self.blocks!r} was given")
         for block in self.blocks:

@@ -27,6 +27,8 @@ class Recipe:
       epochs: passes over the training set; the last incomplete batch of each is dropped.
       stop_accuracy: training accuracy (0 to 1, over one epoch, as trained on) after which a network is done before
         its last epoch, or None. For tasks that are to be fitted, such as random labels; other seeds go on.
+      label_smoothing: the part (0 to below 1) of each label's weight that is spread over all classes in the training
+        loss; 0 leaves the labels as they are, as in both papers. Evaluation never smooths.
     """
 
     learning_rate: float = 0.1
@@ -37,6 +39,7 @@ class Recipe:
     batch_size: int = 128
     epochs: int = 100
     stop_accuracy: float | None = None
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         checks.number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
@@ -48,6 +51,9 @@ class Recipe:
         checks.number("warmup_epochs", self.warmup_epochs, minimum=0, maximum=self.epochs)
         if self.stop_accuracy is not None:
             checks.number("stop_accuracy", self.stop_accuracy, minimum=0, maximum=1)
+        checks.number("label_smoothing", self.label_smoothing, minimum=0)
+        if self.label_smoothing >= 1:
+            checks.fail("label_smoothing", "be below 1", f"{self.label_smoothing} was given")
 
     def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
         """Return the optax transformation for epochs of that many steps."""

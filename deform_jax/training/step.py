@@ -32,7 +32,8 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
     def mean_loss(params: PyTree) -> tuple[jax.Array, tuple[PyTree, jax.Array]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         (logits, _), updated = model.apply(variables, batch["images"], train=True, mutable=["batch_stats"])
-        loss = losses.cross_entropy(logits, batch["labels"]).mean()
+        smoothing = state.recipe.label_smoothing
+        loss = losses.cross_entropy(logits, batch["labels"], smoothing=smoothing).mean()
         accuracy = losses.correct(logits, batch["labels"]).mean()
         if axis_name is not None:
             loss, accuracy = jax.lax.pmean((loss, accuracy), axis_name)

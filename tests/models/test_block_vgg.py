@@ -95,6 +95,36 @@ def test_training_mode_equals_a_numpy_network(network):
             np.testing.assert_allclose(new[kind], 0.9 * before + 0.1 * statistics[name][kind], **tolerance)
 
 
+def test_half_precision_is_near_and_keeps_its_parameters(network):
+    model, variables, images = network
+    half = model.clone(compute_dtype="bfloat16")
+    apply = jax.jit(functools.partial(half.apply, train=True, mutable=["batch_stats"]))
+    (logits, taps), updated = apply(variables, images)
+    assert logits.dtype == jnp.float32
+    assert {name for name, tap in taps.items() if tap.dtype != jnp.bfloat16} == {"input"}
+    shapes = jax.eval_shape(half.init, jax.random.key(0), images)
+    for leaf in jax.tree.leaves((shapes, updated)):
+        assert leaf.dtype == jnp.float32
+    expected_logits, expected, statistics = oracle.forward(variables, images, BLOCKS, model.downsampling, train=True)
+    # Rounded to 8 bits, 0.4 %, by each of up to nine operations in a row.
+    for tap in expected:
+        error = np.float64(taps[tap]) - expected[tap]
+        assert np.sqrt((error**2).mean()) < 0.03 * np.sqrt((expected[tap] ** 2).mean()), tap
+    assert np.abs(logits - expected_logits).max() < 0.05 * np.abs(expected_logits).max()
+    head = variables["params"]["head"]  # the average and the head are in float32
+    pooled = np.float64(taps[list(taps)[-1]]).mean((1, 2))
+    # XLA leaves out the rounding between a bias and the average that follows it.
+    tolerance = 1e-2 if model.downsampling == "strided" else 1e-4
+    np.testing.assert_allclose(logits, pooled @ np.float64(head["kernel"]) + head["bias"], rtol=tolerance, atol=1e-5)
+    equations = jax.make_jaxpr(half.apply)(variables, images).eqns
+    products = [one for one in equations if one.primitive.name in ("conv_general_dilated", "dot_general")]
+    assert [one.invars[0].aval.dtype for one in products] == [*[jnp.bfloat16] * (len(products) - 1), jnp.float32]
+    assert len(products) == (6 if "strided" in model.downsampling else 4)
+    for name, new in updated["batch_stats"].items():
+        before = variables["batch_stats"][name]["var"]
+        np.testing.assert_allclose(new["var"], 0.9 * before + 0.1 * statistics[name]["var"], rtol=0.03)
+
+
 def test_taps_are_what_flax_sees(network):
     model, variables, images = network
 
@@ -190,6 +220,7 @@ def test_blocks_may_be_lists():
         ({"num_classes": 0}, "`num_classes` must be an integer ≥ 1, but 0 was given"),
         ({"width": 0}, "`width` must be a finite number > 0, but 0 was given"),
         ({"width": float("nan")}, "`width` must be a finite number > 0, but nan was given"),
+        ({"compute_dtype": "half"}, "`compute_dtype` must be one of 'float32', 'bfloat16', but 'half'"),
     ],
 )
 def test_refuses_impossible_fields(fields, message):

@@ -141,6 +141,15 @@ def test_batch_statistics_are_those_of_all_images(downsampling, images):
     assert_same(alone, OrderedDict((tap, value[2:3]) for tap, value in taps.items()), **ROUNDING)
 
 
+def test_a_network_trained_in_half_precision_is_probed_in_float32(model, variables, images):
+    half = model.clone(compute_dtype="bfloat16")
+    represents = [models.represent(one, variables, output=True) for one in (half, model)]
+    assert represents[0].func == represents[1].func  # and so compiled once
+    assert {tap.dtype for tap in represents[0](images).values()} == {np.dtype("float32")}
+    statistics = [models.with_batch_statistics(one, variables, images)["batch_stats"] for one in (half, model)]
+    jax.tree.map(np.testing.assert_array_equal, *statistics)
+
+
 def test_batch_statistics_need_no_mapped_axis_and_may_be_absent(images):
     mapped, plain = (models.BlockVGG(blocks=((1, 2),), axis_name=axis) for axis in ("data", None))
     variables = oracle.scattered(plain, images)

@@ -34,6 +34,18 @@ def test_cross_entropy_gradient_and_extremes():
     np.testing.assert_allclose(large, [2e4])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_label_smoothing_is_optax_s(smoothing):
+    labels = optax.smooth_labels(jax.nn.one_hot(LABELS, 4), smoothing)
+    value_and_gradient = lambda f: jax.value_and_grad(lambda x: f(x).sum())(jnp.asarray(LOGITS))  # noqa: E731
+    ours = value_and_gradient(lambda x: training.cross_entropy(x, jnp.asarray(LABELS), smoothing=smoothing))
+    theirs = value_and_gradient(lambda x: optax.softmax_cross_entropy(x, labels))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+    # In closed form: with equal logits every smoothed label costs log 4.
+    flat = training.cross_entropy(jnp.zeros((1, 4)), jnp.zeros(1, int), smoothing=smoothing)
+    np.testing.assert_allclose(flat, np.log(4), rtol=1e-6)
+
+
 def test_correct_counts_the_largest_logit():
     expected = (LOGITS.argmax(1) == LABELS).astype(np.float32)
     np.testing.assert_array_equal(losses.correct(jnp.asarray(LOGITS), jnp.asarray(LABELS)), expected)
@@ -119,6 +131,8 @@ def test_recipes_are_values():
         ("batch_size", 12.0, "`batch_size` must be an integer ≥ 1, but 12.0"),
         ("epochs", 0, "`epochs` must be an integer ≥ 1, but 0"),
         ("warmup_epochs", 101, "`warmup_epochs` must be a finite number ≥ 0 and ≤ 100, but 101"),
+        ("label_smoothing", -0.1, "`label_smoothing` must be a finite number ≥ 0, but -0.1"),
+        ("label_smoothing", 1, "`label_smoothing` must be below 1, but 1 was given"),
     ],
 )
 def test_recipe_refuses(field, value, message):

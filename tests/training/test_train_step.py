@@ -1,8 +1,11 @@
 """The pure step against a loop written out with ``jax.grad``; batch order; augmentation keys."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import training_toys as toys
 
@@ -66,6 +69,22 @@ def test_equals_a_loop_written_out(trail):
     # Float32 rounding after six steps of a net with batch norm; seen: 1e-6.
     compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)  # noqa: E731
     jax.tree.map(compare, states[-1].variables, {"params": params, "batch_stats": batch_stats})
+
+
+def test_smoothed_labels_in_half_precision():
+    """The loss of bfloat16 activations and smoothed labels, as optax has it, and parameters that stay in float32."""
+    model, recipe = toys.MODEL.clone(compute_dtype="bfloat16"), dataclasses.replace(toys.RECIPE, label_smoothing=0.3)
+    state = training.create_state(model, recipe, jax.random.key(0), (8, 8, 1), toys.STEPS)
+    (logits, _), _ = toys.MODEL.apply(state.variables, IMAGES[0], train=True, mutable=["batch_stats"])
+    labels = logits.argmax(axis=1)  # labels that the network gives, so that smoothing them costs something
+    after, metrics = jax.jit(training.train_step)(state, {"images": IMAGES[0], "labels": labels})
+    learned = {leaf.dtype for leaf in jax.tree.leaves((after.params, after.batch_stats, after.opt_state))}
+    assert learned <= {jnp.dtype("float32"), jnp.dtype("int32")}
+    assert jax.tree.all(jax.tree.map(lambda a: bool(np.isfinite(a).all()), after.params))
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, toys.CLASSES), 0.3)
+    smoothed = optax.softmax_cross_entropy(logits, targets).mean()
+    np.testing.assert_allclose(metrics["loss"], smoothed, rtol=0.01)  # bfloat16 keeps 8 bits
+    assert smoothed > 1.03 * optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def test_totals_cover_the_epoch_so_far(trail):
