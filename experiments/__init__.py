@@ -20,3 +20,6 @@ if "jax" not in sys.modules and _FLAG not in os.environ.get("XLA_FLAGS", ""):
     _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # The largest power of two, which divides the usual batches.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}={2 ** (_CORES.bit_length() - 1)}".strip()
+    # XLA runs them all on one pool of threads, as many as cores, and a collective holds its thread until every device
+    # has come: with so few, two collectives that wait can leave none for the others, and XLA aborts the process.
+    os.environ.setdefault("PJRT_NPROC", str(8 * _CORES))
