@@ -7,9 +7,11 @@ from deform_jax.probes.distances import cosine_distance, euclidean_distance, squ
 from deform_jax.probes.filters import filter_statistics, total_variation
 from deform_jax.probes.sensitivity import SensitivityParts, sensitivity, sensitivity_parts
 from deform_jax.probes.surgery import sharpen_filters, smooth_filters
+from deform_jax.probes.worst_case import WorstCase, worst_case
 
 __all__ = [
     "SensitivityParts",
+    "WorstCase",
     "cosine_distance",
     "euclidean_distance",
     "filter_statistics",
@@ -19,4 +21,5 @@ __all__ = [
     "smooth_filters",
     "squared_distance",
     "total_variation",
+    "worst_case",
 ]

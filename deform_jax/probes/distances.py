@@ -1,5 +1,7 @@
 """Distances between representations that keep float32's relative accuracy when the two are nearly equal."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -74,6 +76,10 @@ def euclidean_distance(a: Float[Array, "*n features"], b: Float[Array, "*n featu
     Source: LS 2.1 ("using the Euclidean distance instead").
     """
     return _euclidean(*_pair(a, b))
+
+
+Distance = Literal["cosine", "squared", "euclidean"]
+DISTANCES = {"cosine": cosine_distance, "squared": squared_distance, "euclidean": euclidean_distance}
 
 
 def widen(x: Array) -> Array:

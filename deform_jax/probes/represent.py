@@ -5,11 +5,13 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from deform_jax import checks
 from deform_jax.typing import PyTree, Represent, Taps
@@ -17,12 +19,12 @@ from deform_jax.typing import PyTree, Represent, Taps
 
 @dataclasses.dataclass(frozen=True)
 class _Structure:
-    """A callable without its arrays: hashable, and equal to that of another seed of the same architecture."""
+    """Callables without their arrays: hashable, and equal to those of another seed of the same architecture."""
 
     treedef: Any
     fixed: tuple[Any, ...]
 
-    def fill(self, arrays: list[Any]) -> Represent:
+    def fill(self, arrays: list[Any]) -> tuple[Callable[..., Any], ...]:
         leaves = [leaf if array is None else array for leaf, array in zip(self.fixed, arrays, strict=True)]
         return jax.tree.unflatten(self.treedef, leaves)
 
@@ -32,7 +34,7 @@ class _Structure:
         A plain function hides what it closes over. Were it compiled once per object, a network probed before and
         after training would silently give the first numbers twice.
         """
-        if jax.tree_util.treedef_is_leaf(self.treedef):
+        if any(jax.tree_util.treedef_is_leaf(function) for function in self.treedef.children()):
             return False
         try:
             hash(self)
@@ -42,22 +44,42 @@ class _Structure:
 
 
 def call(measure: Callable[..., PyTree], represent: Represent, *arguments: Any, **options: Any) -> PyTree:
-    """``measure(represent, *arguments, **options)`` under ``jit``, with ``options`` static.
-
-    ``represent`` may be a plain callable, compiled anew at every call, or a pytree that can be called, such as
-    ``jax.tree_util.Partial(function, variables)`` or an Equinox module: its arrays are arguments of the compiled
-    program and the rest is compared by value, so that every seed of one architecture shares one compilation.
-    """
+    """``measure(represent, *arguments, **options)`` under ``jit``, as :func:`compiled` has it."""
     if not callable(represent):
         given = f"its type is {type(represent).__name__}"
         checks.fail("represent", "be callable, from images to taps", given, error=TypeError)
-    leaves, treedef = jax.tree.flatten(represent)
+    return compiled(measure, represent, **options)(*arguments)
+
+
+def compiled(
+    measure: Callable[..., PyTree], *functions: Callable[..., PyTree], **options: Any
+) -> Callable[..., PyTree]:
+    """``measure(*functions, …, **options)`` as a function of the arguments between, with ``options`` static.
+
+    Each of the functions may be a plain callable, so that all is compiled anew for every call of ``compiled``, or a
+    pytree that can be called, such as ``jax.tree_util.Partial(function, variables)`` or an Equinox module: its arrays
+    are arguments of the compiled program and the rest is compared by value, so that every seed of one architecture
+    shares one compilation.
+    """
+    leaves, treedef = jax.tree.flatten(functions)
     arrays = [leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in leaves]
     fixed = tuple(leaf if array is None else None for leaf, array in zip(leaves, arrays, strict=True))
     structure = _Structure(treedef, fixed)
     if structure.reusable():
-        return _compiled(measure, structure, tuple(sorted(options.items())), arrays, *arguments)
-    return jax.jit(lambda a, *x: measure(structure.fill(a), *x, **options))(arrays, *arguments)
+        return partial(_compiled, measure, structure, tuple(sorted(options.items())), arrays)
+    return partial(jax.jit(lambda a, *x: measure(*structure.fill(a), *x, **options)), arrays)
+
+
+def by_value(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A plain function that closes over nothing as a pytree without arrays, to be compiled once; others as they are."""
+    hides = getattr(function, "__closure__", None) is not None or isinstance(function, MethodType)
+    leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(function))
+    return jax.tree_util.Partial(function) if leaf and not hides else function
+
+
+def constant(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A callable pytree with its arrays held constant for differentiation."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if isinstance(x, jax.Array | np.ndarray) else x, function)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -68,7 +90,7 @@ def _compiled(
     arrays: list[Any],
     *arguments: Any,
 ) -> PyTree:
-    return measure(structure.fill(arrays), *arguments, **dict(options))
+    return measure(*structure.fill(arrays), *arguments, **dict(options))
 
 
 def read_taps(represent: Represent, images: jax.Array) -> Taps:

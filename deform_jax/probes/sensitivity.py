@@ -12,15 +12,13 @@ from jaxtyping import Array, Float
 
 from deform_jax import checks
 from deform_jax.probes import pairs
-from deform_jax.probes.distances import cosine_distance, euclidean_distance, squared_distance, widen
+from deform_jax.probes.distances import DISTANCES, Distance, widen
 from deform_jax.probes.pieces import block_sum, each_image
 from deform_jax.probes.represent import call, read_taps
 from deform_jax.typing import Represent, Taps
 
-Distance = Literal["cosine", "squared", "euclidean"]
 Normaliser = Literal["median", "mean"]
 Numerator = Literal["mean", "coordinate_median"]
-DISTANCES = {"cosine": cosine_distance, "squared": squared_distance, "euclidean": euclidean_distance}
 
 
 class SensitivityParts(NamedTuple):
