@@ -1,32 +1,61 @@
 """Loss and accuracy over a whole set of images."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from deform_jax import checks
-from deform_jax.training.mesh import INDEXED, make_mesh, pmapped, replicate, stack
-from deform_jax.training.step import Prepare, indexed_evaluate_step
+from deform_jax.training.mesh import INDEXED, host_part, make_mesh, pmapped, replicate, stack
+from deform_jax.training.step import Prepare, indexed_evaluate_step, prepared_evaluate_step
 from deform_jax.typing import PyTree
 
 BATCH = 500
+STREAM_BATCH = 128
+"""Images of a stream that are evaluated at once: at 224 × 224 pixels, 1.6 GB for the block VGG's first layer."""
+SPLIT = {"images": P("data"), "labels": P("data")}
+
+
+class EvaluationStream(Protocol):
+    """A test set that is read anew for every evaluation, such as ``data.ImageStream``.
+
+    Attributes:
+      test_count: number of images.
+      image_shape: (h, w, c) of every image.
+      num_classes: labels are 0 … num_classes − 1.
+    """
+
+    @property
+    def test_count(self) -> int: ...  # noqa: D102
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+    @property
+    def num_classes(self) -> int: ...  # noqa: D102
+
+    def test_batches(
+        self, batch_size: int, *, shard: tuple[int, int] | None = None
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """Return an iterator over the whole set in batches of one size, its last filled up with labels of −1.
+
+        ``shard`` is (index, count): which part of every batch of ``batch_size`` images this host reads.
+        """
+        ...
 
 
 def evaluate(
-    model: nn.Module, variables: PyTree, evaluation: Mapping[str, Any], *, prepare: Prepare
+    model: nn.Module, variables: PyTree, evaluation: Mapping[str, Any] | EvaluationStream, *, prepare: Prepare
 ) -> dict[str, float]:
     """Return mean ``loss`` (nats) and ``accuracy`` of one network over a whole set, exactly (no image dropped).
 
     Args:
       model: module of this package.
       variables: its variables, ``{"params": …, "batch_stats": …}``.
-      evaluation: ``images`` (n, h, w, c) uint8, ``labels`` (n,) integers from 0.
+      evaluation: ``images`` (n, h, w, c) uint8, ``labels`` (n,) integers from 0; or a ``EvaluationStream``.
       prepare: (None, raw images) → images as the network takes them; called without random keys.
 
     Raises:
@@ -37,24 +66,24 @@ def evaluate(
 
 
 def evaluator(
-    model: nn.Module, evaluation: Mapping[str, Any], prepare: Prepare, mesh: Mesh
+    model: nn.Module, evaluation: Mapping[str, Any] | EvaluationStream, prepare: Prepare, mesh: Mesh
 ) -> Callable[[PyTree], list[dict[str, float]]]:
     """Return a function from the stacked variables (seeds, …) to each seed's ``evaluate`` over the mesh."""
-    placed = replicate(check_set("evaluation", evaluation, model), mesh)
+    if isinstance(evaluation, Mapping):
+        count, image, batches = _indexed(check_set("evaluation", evaluation, model), mesh)
+        step = _mapped(mesh, model, prepare, indexed_evaluate_step)
+    else:
+        count, image, batches = _streamed(evaluation, model, mesh)
+        step = _mapped(mesh, model, prepare, prepared_evaluate_step)
     try:  # now, rather than after an epoch of training
-        jax.eval_shape(prepare, None, placed["images"][:1])
+        jax.eval_shape(prepare, None, image)
     except Exception as error:
         error.add_note("Raised by `prepare_evaluation` (by default `prepare`), which is called with keys None.")
         raise
-    step = _mapped(mesh, model, prepare)
-    count, data = placed["images"].shape[0], mesh.shape["data"]
-    size = -(-min(BATCH, count) // data) * data
-    order = np.full(-(-count // size) * size, -1, np.int32)
-    order[:count] = np.arange(count)
 
     def evaluate_all(variables: PyTree) -> list[dict[str, float]]:
         # One at a time: independent programs with collectives, in flight together, can lock up simulated devices.
-        sums = [jax.device_get(step(variables, {**placed, "order": part})) for part in order.reshape(-1, size)]
+        sums = [jax.device_get(step(variables, batch)) for batch in batches()]
         means = {
             name: np.stack([part[key] for part in sums]).sum(axis=0, dtype=np.float64) / count
             for name, key in (("loss", "loss"), ("accuracy", "correct"))
@@ -62,6 +91,42 @@ def evaluator(
         return [{name: float(mean[seed]) for name, mean in means.items()} for seed in range(mesh.shape["seed"])]
 
     return evaluate_all
+
+
+Batches = Callable[[], Iterator[Mapping[str, Any]]]
+
+
+def _indexed(dataset: Mapping[str, jax.Array], mesh: Mesh) -> tuple[int, Any, Batches]:
+    placed = replicate(dataset, mesh)
+    count, size = _sizes(placed["images"].shape[0], BATCH, mesh)
+    order = np.full(-(-count // size) * size, -1, np.int32)
+    order[:count] = np.arange(count)
+    return count, placed["images"][:1], lambda: ({**placed, "order": part} for part in order.reshape(-1, size))
+
+
+def _streamed(stream: Any, model: nn.Module, mesh: Mesh) -> tuple[int, Any, Batches]:
+    if not hasattr(stream, "test_batches"):
+        given, remedy = f"{type(stream).__name__} was given", "Pass {'images': …, 'labels': …} or a `data.ImageStream`."
+        checks.fail("evaluation", "be a mapping of arrays or a stream", given, remedy, error=TypeError)
+    check_classes("evaluation", stream, model)
+    count, size = _sizes(stream.test_count, STREAM_BATCH, mesh)
+    sharding = NamedSharding(mesh, P("data"))
+
+    def batches() -> Iterator[Mapping[str, Any]]:
+        _, shard = host_part(mesh)
+        for batch in stream.test_batches(size, shard=shard):
+            yield {
+                name: jax.make_array_from_process_local_data(sharding, batch[name], (size, *batch[name].shape[1:]))
+                for name in SPLIT
+            }
+
+    return count, jax.ShapeDtypeStruct((1, *stream.image_shape), np.uint8), batches
+
+
+def _sizes(count: int, limit: int, mesh: Mesh) -> tuple[int, int]:
+    """Return the number of images, and that of a batch, which the ``data`` axis must divide."""
+    data = mesh.shape["data"]
+    return count, -(-min(limit, count) // data) * data
 
 
 def check_set(name: str, dataset: Mapping[str, Any], model: nn.Module) -> dict[str, jax.Array]:
@@ -82,9 +147,17 @@ def check_set(name: str, dataset: Mapping[str, Any], model: nn.Module) -> dict[s
     return arrays
 
 
-@functools.lru_cache(maxsize=16)
-def _mapped(mesh: Mesh, model: nn.Module, prepare: Prepare) -> Any:
-    def step(variables: PyTree, batch: Mapping[str, jax.Array], *, axis_name: str) -> dict[str, jax.Array]:
-        return indexed_evaluate_step((model, variables), batch, prepare=prepare, axis_name=axis_name)
+def check_classes(name: str, stream: Any, model: nn.Module) -> None:
+    """Refuse a stream of more classes than the model has."""
+    classes = getattr(model, "num_classes", stream.num_classes)
+    if stream.num_classes > classes:
+        checks.fail(name, f"have no more classes than the model, {classes}", f"it has {stream.num_classes}")
 
-    return pmapped(step, mesh, batch_layout={**INDEXED, "order": P("data")}, donate=False)
+
+@functools.lru_cache(maxsize=16)
+def _mapped(mesh: Mesh, model: nn.Module, prepare: Prepare, evaluate_step: Callable[..., Any]) -> Any:
+    def step(variables: PyTree, batch: Mapping[str, jax.Array], *, axis_name: str) -> dict[str, jax.Array]:
+        return evaluate_step((model, variables), batch, prepare=prepare, axis_name=axis_name)
+
+    layout = {**INDEXED, "order": P("data")} if evaluate_step is indexed_evaluate_step else SPLIT
+    return pmapped(step, mesh, batch_layout=layout, donate=False)

@@ -1,29 +1,29 @@
 """Training to the end, checkpointed so that a killed run goes on to the same bits."""
 
+import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from deform_jax import checks
 from deform_jax.training import resume
-from deform_jax.training.evaluation import check_set, evaluator
-from deform_jax.training.mesh import INDEXED, check_batch, make_mesh, pmapped, replicate, stack, unstack
+from deform_jax.training.evaluation import EvaluationStream, evaluator
+from deform_jax.training.feed import Feed, TrainStream, make_feed
+from deform_jax.training.mesh import check_batch, make_mesh, stack, unstack
 from deform_jax.training.progress import Progress
 from deform_jax.training.recipe import Recipe
 from deform_jax.training.resume import Member
 from deform_jax.training.state import State, create_state
-from deform_jax.training.step import Prepare, epoch_order, indexed_train_step
+from deform_jax.training.step import Prepare
 from deform_jax.typing import PyTree
 
 
@@ -45,11 +45,11 @@ class Run(NamedTuple):
 def fit(
     model: nn.Module,
     recipe: Recipe,
-    train: Mapping[str, Any],
+    train: Mapping[str, Any] | TrainStream,
     *,
     prepare: Prepare,
     seeds: Sequence[int] = (0,),
-    evaluation: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | EvaluationStream | None = None,
     prepare_evaluation: Prepare | None = None,
     folders: Sequence[str | os.PathLike] | None = None,
     mesh: Mesh | None = None,
@@ -73,11 +73,12 @@ def fit(
     Args:
       model: module whose ``apply(variables, images, train)`` returns (logits, taps), with a field ``axis_name``.
       recipe: optimiser settings.
-      train: ``images`` (n, h, w, c) uint8 and ``labels`` (n,) integers from 0; a copy is kept on every device.
+      train: ``images`` (n, h, w, c) uint8 and ``labels`` (n,) integers from 0, of which a copy is kept on every device;
+        or a ``TrainStream``, such as ``data.ImageStream``, whose place is part of every resumable checkpoint.
       prepare: (per-image keys (n,), raw images) → images as the network takes them; compiled once for all that are
         equal and hash alike, so a frozen dataclass rather than a lambda.
       seeds: as many as the mesh's ``seed`` axis is long.
-      evaluation: like ``train``; evaluated after every epoch, or None.
+      evaluation: like ``train``, or a ``EvaluationStream``; evaluated after every epoch. Or None.
       prepare_evaluation: like ``prepare`` without randomness, called with keys None; ``prepare`` by default.
       folders: a different one per seed, or None to keep nothing. One that holds a run of another seed, recipe, model
         or image shape is refused.
@@ -95,8 +96,8 @@ def fit(
     prepare_evaluation = prepare if prepare_evaluation is None else prepare_evaluation
     _check_prepare(prepare, prepare_evaluation)
     mesh = make_mesh(len(seeds)) if mesh is None else mesh
-    data = check_set("train", train, model)
-    n, h, w, c = data["images"].shape
+    feed = make_feed(train, model, mesh)
+    n, (h, w, c) = feed.count, feed.image_shape
     _check_layout(len(seeds), recipe.batch_size, n, mesh)
     evaluate_all = _evaluator(model, evaluation, prepare_evaluation, mesh)
     per_epoch = n // recipe.batch_size
@@ -109,25 +110,26 @@ def fit(
     restored = resume.restore(members, fresh, environment)
     for member, one in zip(members, fresh, strict=True):
         member.save_state("init", one, replace=restored is None)
-    state, batch = stack(restored or fresh, mesh), replicate(data, mesh)
-    step = _mapped_step(mesh, prepare)
+    feed.start(seeds, recipe.batch_size, None if restored is None else [member.feed for member in members])
+    state, step = stack(restored or fresh, mesh), feed.step(prepare)
     done = int(jax.device_get(state.step)[0])
     label = progress if isinstance(progress, str) else "training"
     bar = Progress(recipe.epochs * per_epoch, done, recipe.batch_size * len(seeds), label, shown=bool(progress))
-    with bar:
+    with bar, contextlib.closing(feed):
         for epoch in range(done // per_epoch, recipe.epochs):
             if all(member.ended is not None for member in members):
                 break
             began, first = time.perf_counter(), done % per_epoch
-            for order in _batches(seeds, epoch, n, recipe.batch_size, first):
-                state, _ = step(state, {**batch, "order": order})
+            for batch in feed.batches(epoch, first):
+                state, metrics = step(state, batch)
+                feed.pace(metrics)
                 done += 1
                 bar.advance(epoch, state.totals)
                 if done in kept:
                     _keep(members, state, f"step_{done:08d}")
                 if checkpoint_steps and done % checkpoint_steps == 0 and done % per_epoch:
                     _averages(members, state, epoch + 1)
-                    _save(members, state, environment)
+                    _save(members, state, environment, feed)
             averages = _averages(members, state, epoch + 1)
             speed = (per_epoch - first) * recipe.batch_size * len(seeds) / (time.perf_counter() - began)
             rows = [{"epoch": epoch + 1, "step": done, **one, "images_per_second": speed} for one in averages]
@@ -135,7 +137,7 @@ def fit(
             if epoch + 1 in save_epochs:
                 _keep(members, state, f"epoch_{epoch + 1:04d}")
             bar.report([member.history[-1] for member in members])
-            _save(members, state, environment)
+            _save(members, state, environment, feed)
     return _finish(members, state)
 
 
@@ -184,21 +186,8 @@ def _settings(model: nn.Module, recipe: Recipe, images: tuple[int, ...]) -> dict
     return json.loads(json.dumps(settings, default=lambda value: type(value).__name__))
 
 
-def _batches(seeds: Sequence[int], epoch: int, n: int, batch_size: int, first: int) -> Iterator[np.ndarray]:
-    orders = [np.asarray(_order(jax.random.key(seed), epoch, n, batch_size)) for seed in seeds]
-    yield from np.stack(orders, axis=1)[first:]
-
-
-_order = jax.jit(epoch_order, static_argnums=(2, 3))
-
-
-@functools.lru_cache(maxsize=16)
-def _mapped_step(mesh: Mesh, prepare: Prepare) -> Any:
-    return pmapped(functools.partial(indexed_train_step, prepare=prepare), mesh, batch_layout=INDEXED)
-
-
 def _evaluator(
-    model: nn.Module, evaluation: Mapping[str, Any] | None, prepare: Prepare, mesh: Mesh
+    model: nn.Module, evaluation: Mapping[str, Any] | EvaluationStream | None, prepare: Prepare, mesh: Mesh
 ) -> Callable[[PyTree], list[dict[str, float]]]:
     if evaluation is None:
         return lambda variables: [{} for _ in range(mesh.shape["seed"])]
@@ -237,8 +226,9 @@ def _keep(members: Sequence[Member], state: State, name: str) -> None:
             member.save_state(name, one)
 
 
-def _save(members: Sequence[Member], state: State, environment: dict[str, Any]) -> None:
-    for member, one in zip(members, unstack(state), strict=True):
+def _save(members: Sequence[Member], state: State, environment: dict[str, Any], feed: Feed) -> None:
+    for member, one, place in zip(members, unstack(state), feed.states(), strict=True):
+        member.feed = place
         member.save_resume(member.held(one), environment)
 
 

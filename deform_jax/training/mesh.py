@@ -65,6 +65,22 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         )
 
 
+def host_part(mesh: Mesh) -> tuple[list[int], tuple[int, int]]:
+    """Return what this process feeds: the rows of the ``seed`` axis, and its (index, count) of parts of each batch.
+
+    Raises:
+      ValueError: the devices of a process are no block of the mesh, of equal width for all.
+    """
+    mine = np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices) == jax.process_index()
+    rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
+    width = len(columns)
+    block = width and mine[np.ix_(rows, columns)].all() and columns[-1] - columns[0] == width - 1
+    if not block or columns[0] % width or mesh.shape["data"] % width:
+        given = f"those of process {jax.process_index()} stand at {np.argwhere(mine).tolist()}"
+        checks.fail("mesh", "give each process a block of devices, all equally wide", given, "Reorder the devices.")
+    return rows.tolist(), (int(columns[0]) // width, mesh.shape["data"] // width)
+
+
 def stack(trees: Sequence[PyTree], mesh: Mesh) -> PyTree:
     """Stack one pytree per seed along a new leading axis and lay it out over the mesh's ``seed`` axis.
 

@@ -32,6 +32,8 @@ class Member:
         self.settings = {"seed": seed, **settings}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
+        self.feed: Any = None
+        """The place in a stream at which the run was, None for arrays."""
         self.ended: State | None = None
         """Where the run reached its training accuracy, if it did: other seeds of its group may still go on."""
 
@@ -70,7 +72,8 @@ class Member:
         if self.folder is None:
             return
         step, folder = int(state.step), self.folder / "resume"
-        record = {"step": step, "history": self.history, "best": self.best, "environment": environment}
+        record = {"step": step, "history": self.history, "best": self.best, "feed": self.feed}
+        record |= {"environment": environment}
         checkpoints.save(folder / str(step), state.variables, resume=_resumable(state), manifest=record)
         checkpoints.prune(folder, keep=2)
         self._clear()
@@ -93,6 +96,7 @@ class Member:
     def begin(self, step: int, record: dict[str, Any]) -> None:
         """Take up the records of ``step`` and remove what was saved after it."""
         self.history, self.best = record.get("history", []), record.get("best", {})
+        self.feed = record.get("feed")
         if self.folder is not None:
             for path in checkpoints.steps(self.folder / "resume"):
                 if int(path.name) > step:

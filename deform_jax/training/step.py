@@ -1,4 +1,4 @@
-"""One optimiser step, pure; and the same on a data set that lives on the device."""
+"""One optimiser step, pure; the same on raw images, and on a data set that lives on the device; and evaluation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -62,13 +62,33 @@ def epoch_order(key: RandomKey, epoch: int, n: int, batch_size: int) -> Integer[
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
-def indexed_train_step(
+def prepared_train_step(
     state: State, batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
 ) -> tuple[State, Metrics]:
-    """Gather, augment and standardise a batch on the device, then ``train_step``.
+    """Augment and standardise a batch on the device, then ``train_step``.
 
     Every image's augmentation key is ``fold_in(fold_in(fold_in(key, epoch), step), position in the whole batch)``, so
     that the same images come out whatever the number of devices.
+
+    Args:
+      state: the run's state.
+      batch: ``images`` (n, h, w, c) uint8 and ``labels`` (n,), the part of the batch that falls to this device.
+      prepare: keys (n,) and raw images (n, h, w, c) → network images.
+      axis_name: as in ``train_step``.
+    """
+    count = batch["labels"].shape[0]
+    offset = jax.lax.axis_index(axis_name) * count if axis_name else 0
+    epoch, step = jnp.divmod(state.step, state.steps_per_epoch)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), step)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, offset + jnp.arange(count))
+    images = prepare(keys, batch["images"])
+    return train_step(state, {"images": images, "labels": batch["labels"]}, axis_name=axis_name)
+
+
+def indexed_train_step(
+    state: State, batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
+) -> tuple[State, Metrics]:
+    """Gather a batch from a data set on the device, then ``prepared_train_step``.
 
     Args:
       state: the run's state.
@@ -77,34 +97,38 @@ def indexed_train_step(
       prepare: keys (n,) and raw images (n, h, w, c) → network images.
       axis_name: as in ``train_step``.
     """
-    order = batch["order"]
-    offset = jax.lax.axis_index(axis_name) * order.shape[0] if axis_name else 0
-    epoch, step = jnp.divmod(state.step, state.steps_per_epoch)
-    key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), step)
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, offset + jnp.arange(order.shape[0]))
-    images = prepare(keys, batch["images"][order])
-    return train_step(state, {"images": images, "labels": batch["labels"][order]}, axis_name=axis_name)
+    chosen = {name: batch[name][batch["order"]] for name in ("images", "labels")}
+    return prepared_train_step(state, chosen, prepare=prepare, axis_name=axis_name)
 
 
-def indexed_evaluate_step(
+def prepared_evaluate_step(
     network: tuple[nn.Module, PyTree], batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
 ) -> Metrics:
-    """Return the sums ``loss``, ``correct``, ``count`` over the images at ``order``; an index of −1 counts for nothing.
+    """Return the sums ``loss``, ``correct``, ``count`` over a batch; a label of −1 counts for nothing.
 
     Args:
       network: (model, variables), the model static.
-      batch: as in ``indexed_train_step``.
+      batch: as in ``prepared_train_step``.
       prepare: called with keys ``None``.
-      axis_name: mapped axis over which ``order`` is split, or None.
+      axis_name: mapped axis over which the batch is split, or None.
     """
     model, variables = network
-    valid = (batch["order"] >= 0).astype(jnp.float32)
-    order = jnp.maximum(batch["order"], 0)
-    logits, _ = model.apply(variables, prepare(None, batch["images"][order]), train=False)
-    labels = batch["labels"][order]
+    valid = (batch["labels"] >= 0).astype(jnp.float32)
+    labels = jnp.maximum(batch["labels"], 0)
+    logits, _ = model.apply(variables, prepare(None, batch["images"]), train=False)
     sums: dict[str, Float[Array, ""]] = {
         "loss": (losses.cross_entropy(logits, labels) * valid).sum(),
         "correct": (losses.correct(logits, labels) * valid).sum(),
         "count": valid.sum(),
     }
     return jax.lax.psum(sums, axis_name) if axis_name else sums
+
+
+def indexed_evaluate_step(
+    network: tuple[nn.Module, PyTree], batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
+) -> Metrics:
+    """Gather a batch as ``indexed_train_step``, then ``prepared_evaluate_step``; an index of −1 counts for nothing."""
+    order = jnp.maximum(batch["order"], 0)
+    labels = jnp.where(batch["order"] >= 0, batch["labels"][order], -1)
+    chosen = {"images": batch["images"][order], "labels": labels}
+    return prepared_evaluate_step(network, chosen, prepare=prepare, axis_name=axis_name)

@@ -74,7 +74,7 @@ def test_files(finished):
 
 def test_a_finished_run_is_read_back_at_once(finished, monkeypatch):
     folder, recipe, run = finished
-    monkeypatch.setattr("deform_jax.training.loop._batches", lambda *_: pytest.fail("it trained again"))
+    monkeypatch.setattr("deform_jax.training.feed.IndexedFeed.batches", lambda *_: pytest.fail("it trained again"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     (again,) = toys.fit(recipe, evaluation=toys.TEST, folders=[folder], save_epochs=(1, 3), checkpoint_steps=3)
     toys.assert_identical(again.variables, run.variables)

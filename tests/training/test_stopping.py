@@ -60,8 +60,8 @@ def test_going_on_with_one_seed_at_its_end(stop, tmp_path, damaged, monkeypatch)
     kill_at = min(stop[1]) * toys.STEPS + 2
     saved = training.loop._save
 
-    def save_and_die(members, state, environment):
-        saved(members, state, environment)
+    def save_and_die(members, state, *others):
+        saved(members, state, *others)
         if int(state.step[0]) == kill_at:
             raise KeyboardInterrupt
 
