@@ -1,6 +1,7 @@
 """List every figure, or run one: `python -m experiments [FIGURE [ARGUMENTS]]`."""
 
 import ast
+import importlib
 import pathlib
 import runpy
 import sys
@@ -16,9 +17,11 @@ def figures() -> dict[str, tuple[str, str]]:
     """Return {figure: (paper's folder, first line of its docstring)}, read without importing the scripts."""
     found = {}
     for paper in PAPERS:
-        for path in sorted((ROOT / paper).glob("fig*.py")):
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            found[path.stem] = (paper, docstring.splitlines()[0])
+        for path in sorted((ROOT / paper).glob("*.py"), key=lambda path: (not path.stem.startswith("fig"), path.stem)):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            named = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+            if any(isinstance(target, ast.Name) and target.id == "SCALES" for target in named):
+                found[path.stem] = (paper, (ast.get_docstring(tree) or "").splitlines()[0])
     return found
 
 
@@ -27,11 +30,14 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m experiments FIGURE [--scale smoke|demo|paper] [--plot-only] [--help] ...\n")
         for paper, title in PAPERS.items():
-            lines = [f"  {name:<24} {line}" for name, (folder, line) in known.items() if folder == paper]
+            lines = [f"  {name:<28} {line}" for name, (folder, line) in known.items() if folder == paper]
             print("\n".join([title, *lines, ""] if lines else []), end="\n" if lines else "")
         print("Each figure has its own --help, with every setting, its unit and its default.")
+        print("python -m experiments claims PAPER tests the paper's claims on the results that are there.")
         return 0
     name, *rest = arguments
+    if name == "claims":
+        return importlib.import_module("experiments.common.claims").main(rest)
     if name not in known:
         print(f"There is no figure {name!r}. Known: {', '.join(known)}.", file=sys.stderr)
         return 2

@@ -109,13 +109,15 @@ def deformed_templates(
       TypeError, ValueError: impossible numbers, or a class without an image.
 
     LS section 4.3: "each class consisted of deformed versions of a single image". Ours: one template for each class of
-    the set, the CIFAR10 grid of 3 × 3 control points, the sizes.
+    the set, the CIFAR10 grid of 3 × 3 control points, standardisation by the moments of the set that the templates come
+    from, the sizes.
     """
     for name, count in (("train_images", train_images), ("test_images", test_images)):
         checks.integer(name, count, minimum=images.num_classes)
     choice_key, test_key = jax.random.split(key)
     templates = choose_templates(choice_key, images.train_images, images.train_labels, images.num_classes)
-    prepare = DeformedTemplates(Prepare.from_images(templates), strength, grid)
+    # By the whole set's moments: the same numbers for every choice of templates, and so one compiled step for all.
+    prepare = DeformedTemplates(Prepare.from_images(images.train_images), strength, grid)
     cycle = functools.partial(_cycle, classes=images.num_classes)
     test_labels = cycle(test_images)
     return (

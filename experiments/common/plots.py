@@ -37,11 +37,18 @@ STYLE: dict[str, Any] = {
 
 def panels(count: int, *, width: float = 3.6, height: float = 2.9, **keywords: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure with a row of panels, each of that size in inches."""
+    figure, axes = panel_grid(1, count, width=width, height=height, **keywords)
+    return figure, axes[0]
+
+
+def panel_grid(
+    rows: int, columns: int, *, width: float = 3.6, height: float = 2.7, **keywords: Any
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with rows of panels, each of that size in inches."""
     mpl.rcParams.update(cast(Any, STYLE))
-    figure, axes = plt.subplots(
-        1, count, figsize=(width * count, height), squeeze=False, layout="constrained", **keywords
-    )
-    return figure, list(axes[0])
+    size = (width * columns, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **keywords)
+    return figure, [list(line) for line in axes]
 
 
 def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple[Figure, list[list[Axes]]]:
@@ -55,9 +62,15 @@ def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple[Figure, list[li
     return figure, [list(line) for line in axes]
 
 
-def layer_axis(axes: Axes, names: Sequence[str]) -> None:
+def shades(count: int) -> np.ndarray:
+    """Return colours for an ordered quantity, darker for more."""
+    return mpl.colormaps["viridis_r"](np.linspace(0.15, 1, count))
+
+
+def layer_axis(axes: Axes, names: Sequence[str], *, label: bool = True) -> None:
     """Label x by layer number, the input being 0, and shade the downsampling layers."""
-    axes.set_xlabel("layer (shaded: downsampling)")
+    if label:
+        axes.set_xlabel("layer (shaded: downsampling)")
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xticks(range(0, len(names), 2 if len(names) > 8 else 1))
     for index, name in enumerate(names):
@@ -65,13 +78,28 @@ def layer_axis(axes: Axes, names: Sequence[str]) -> None:
             axes.axvspan(index - 0.5, index + 0.5, color="0.93", zorder=0, linewidth=0)
 
 
-def line(axes: Axes, rows: Sequence[tables.Row], value: str, downsampling: str, *, dotted: bool = False) -> None:
+def line(axes: Axes, rows: Sequence[tables.Row], value: str, downsampling: str) -> None:
     """Draw the mean over seeds of a layer-by-layer quantity, with a band of ± 2 standard deviations over seeds."""
     colour, marker, label = LINES[downsampling]
-    x, values = tables.per_seed(rows, value)
+    band(axes, *tables.per_seed(rows, value), color=colour, marker=marker, label=label)
+
+
+def band(axes: Axes, x: np.ndarray, values: np.ndarray, *, color: Any, **style: Any) -> None:
+    """Draw the mean of ``values`` (seeds, x) and a band of ± 2 standard deviations over seeds."""
     mean, spread = values.mean(axis=0), np.nan_to_num(tables.spread(values))
-    axes.plot(x, mean, color=colour, marker=marker, label=label, linestyle=":" if dotted else "-")
-    axes.fill_between(x, mean - 2 * spread, mean + 2 * spread, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, mean, color=color, **style)
+    axes.fill_between(x, mean - 2 * spread, mean + 2 * spread, color=color, alpha=0.2, linewidth=0)
+
+
+def variation(axes: Axes, rows: Sequence[tables.Row]) -> None:
+    """Draw total variation after training by number of the convolution, the mean initial value dotted."""
+    for name in tables.unique(rows, "downsampling"):
+        line(axes, tables.select(rows, downsampling=name, state="trained"), "total_variation", name)
+    x, values = tables.per_seed(tables.select(rows, state="init"), "total_variation")
+    axes.plot(x, np.full(len(x), values.mean()), color="black", linestyle=":", label="at initialisation")
+    axes.set_xticks(x)
+    axes.set_xlabel("convolution (3 × 3)")
+    axes.set_ylabel("normalised total variation")
 
 
 def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib.Path:

@@ -107,6 +107,13 @@ def build(settings: Training, downsampling: str, num_classes: int) -> models.Blo
     return models.create(settings.network, downsampling=downsampling, num_classes=num_classes, width=settings.width)
 
 
+def initial(model: models.BlockVGG, seed: int, shape: Sequence[int]) -> Any:
+    """Return the variables that training with this seed starts from, for images of that shape (h, w, c)."""
+    height, width, channels = shape
+    recipe = training.Recipe()
+    return training.create_state(model, recipe, jax.random.key(seed), (height, width, channels), 1).variables
+
+
 def train_or_load(
     settings: Training,
     task: Task,

@@ -1,35 +1,14 @@
 """LS Fig. 3: deformation sensitivity of every layer, before and after training, for each downsampling."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from deform_jax import models, probes, warps
-from experiments.common import cli, plots, runs, statistics, tables
-from experiments.learned_stability import recipes
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """How sensitivity is measured (LS 2.1)."""
-
-    probe_images: int = 128
-    """Test images per draw; the normaliser is the median over all their pairs."""
-    draws: int = 3
-    """Independent draws of images and deformations, each shared by all networks."""
-    grid: tuple[int, int] = (3, 3)
-    """Control points of the thin-plate spline, rows and columns."""
-    max_shift: float = 2.0
-    """Largest shift of a control point in each direction, pixels."""
-    probe_seed: int = 0
-    """Seed of the draws."""
-    chunk: int | None = None
-    """Images a network sees at once while probing; None: all (faster), a number: less memory."""
+from experiments.common import cli, plots, statistics, tables
+from experiments.learned_stability import measures, recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,47 +16,24 @@ class Settings:
     """Which networks, measured how."""
 
     networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
-    probe: Probe = dataclasses.field(default_factory=Probe)
+    probe: measures.Probe = dataclasses.field(default_factory=measures.Probe)
 
 
 SCALES = {
-    "smoke": Settings(recipes.SMOKE, Probe(probe_images=16, draws=2)),
+    "smoke": Settings(recipes.SMOKE, measures.SMOKE),
     "demo": Settings(recipes.DEMO),
     "paper": Settings(recipes.PAPER),
 }
 
 
-def draw(settings: Probe, task: runs.Task, index: int) -> tuple[jax.Array, jax.Array]:
-    """Return clean and deformed images of one draw, both standardised; draws do not share images."""
-    count, test = settings.probe_images, task.images.test_images
-    if count * settings.draws > len(test):
-        raise SystemExit(f"error: {settings.draws} draws of {count} images exceed the {len(test)} test images.")
-    order_key, warp_key = jax.random.split(jax.random.key(settings.probe_seed))
-    chosen = np.asarray(jax.random.permutation(order_key, len(test)))[index * count : (index + 1) * count]
-    images = task.prepare_clean(None, test[chosen])
-    perturb = warps.random_tps(grid=settings.grid, max_shift=settings.max_shift)
-    keys = jax.random.split(jax.random.fold_in(warp_key, index), count)
-    return images, jax.jit(jax.vmap(perturb))(keys, images)
-
-
-def measure(settings: Settings, task: runs.Task, trained: dict[str, list[runs.Trained]]) -> list[dict[str, Any]]:
-    """Return one row per (downsampling, seed, state, draw, layer)."""
-    rows = []
-    draws = [draw(settings.probe, task, index) for index in range(settings.probe.draws)]
-    for downsampling, networks in trained.items():
-        model = runs.build(settings.networks.training, downsampling, task.images.num_classes)
-        for network in networks:
-            for index, (images, deformed) in enumerate(draws):
-                states = {"init": models.with_batch_statistics(model, network.init, images), "trained": network.trained}
-                for state, variables in states.items():
-                    represent = models.represent(model, variables)
-                    values = probes.sensitivity(represent, images, deformed, chunk=settings.probe.chunk)
-                    head = {"downsampling": downsampling, "seed": network.seed, "state": state, "draw": index}
-                    rows += [
-                        {**head, "layer_index": i, "layer": layer, "sensitivity": float(value)}
-                        for i, (layer, value) in enumerate(values.items())
-                    ]
-    return rows
+def measure(command: cli.Command[Settings]) -> recipes.Tables:
+    """Train or load the networks; return one row per (downsampling, seed, state, draw, layer), and their accuracies."""
+    wanted = command.settings
+    task, trained = recipes.trained_networks(command, wanted.networks)
+    return {
+        "table": measures.both_states(wanted.probe, wanted.networks.training, task, trained),
+        "accuracy": recipes.accuracy_rows(wanted.networks, task, trained),
+    }
 
 
 def by_network(rows: Sequence[tables.Row]) -> dict[tuple[str, str], np.ndarray]:
@@ -162,16 +118,19 @@ def probe_spread(rows: Sequence[tables.Row]) -> float:
 
 
 def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
-    """Draw sensitivity against layer, initialisation left, trained right."""
-    figure, axes = plots.panels(2, sharey=True)
-    for panel, state, title in zip(axes, ("init", "trained"), ("at initialisation", "after training"), strict=True):
-        plots.layer_axis(panel, tables.unique(rows, "layer"))
-        for name in _names(rows):
-            plots.line(panel, tables.select(rows, downsampling=name, state=state), "sensitivity", name)
-        panel.set_title(title)
-    axes[0].set_ylim(bottom=0)
-    axes[0].set_ylabel("normalised cosine distance")
-    axes[1].legend()
+    """Draw sensitivity against layer, initialisation left, trained right; below in the Euclidean distance."""
+    figure, axes = plots.panel_grid(2, 2, sharey="row", sharex=True)
+    titles = {"init": "at initialisation", "trained": "after training"}
+    for line, (column, label) in zip(axes, measures.LABELS.items(), strict=True):
+        for panel, (state, title) in zip(line, titles.items(), strict=True):
+            plots.layer_axis(panel, tables.unique(rows, "layer"), label=line is axes[-1])
+            for name in _names(rows):
+                plots.line(panel, tables.select(rows, downsampling=name, state=state), column, name)
+            if line is axes[0]:
+                panel.set_title(title)
+        line[0].set_ylim(bottom=0)
+        line[0].set_ylabel(label)
+    axes[0][1].legend()
     stamp = recipes.stamp(command.options.scale, command.settings.networks)
     print("figure:", plots.save(figure, command.results, "fig3_layer_sensitivity", stamp))
 
@@ -183,8 +142,8 @@ def _names(rows: Sequence[tables.Row]) -> list[str]:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    measured = functools.partial(measure, command.settings)
-    rows, summary = recipes.run(command, command.settings.networks, measured, summarise)
+    (rows,) = recipes.measured(command, lambda: measure(command), "table")
+    summary = recipes.summarised(command, rows, summarise)
     print(show(rows, summary))
     plot(command, rows)
 

@@ -1,15 +1,13 @@
 """LS Fig. 6 a, b: normalised total variation of the 3 × 3 filters, before and after training, layer by layer."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from deform_jax import probes
-from experiments.common import cli, plots, runs, statistics, tables
-from experiments.learned_stability import recipes
+from experiments.common import cli, plots, statistics, tables
+from experiments.learned_stability import measures, recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,27 +18,15 @@ class Settings:
 
 
 SCALES = {"smoke": Settings(recipes.SMOKE), "demo": Settings(recipes.DEMO), "paper": Settings(recipes.PAPER)}
-MEASURES = {
-    "total_variation": probes.total_variation,
-    "total_variation_per_slice": functools.partial(probes.total_variation, per_slice=True),
-}
 
 
-def measure(_: runs.Task, trained: dict[str, list[runs.Trained]]) -> list[dict[str, Any]]:
-    """Return one row per (downsampling, seed, state, layer); layers are numbered 1, 2, … over 3 × 3 convolutions."""
-    rows = []
-    for downsampling, networks in trained.items():
-        for network in networks:
-            for state, variables in (("init", network.init), ("trained", network.trained)):
-                values = {
-                    name: probes.filter_statistics(variables["params"], statistic, size=3)
-                    for name, statistic in MEASURES.items()
-                }
-                for index, layer in enumerate(values["total_variation"], 1):
-                    head = {"downsampling": downsampling, "seed": network.seed, "state": state}
-                    row = {name: float(by_layer[layer]) for name, by_layer in values.items()}
-                    rows.append({**head, "layer_index": index, "layer": layer, **row})
-    return rows
+def measure(command: cli.Command[Settings]) -> recipes.Tables:
+    """Train or load the networks; return one row per (downsampling, seed, state, layer), and their accuracies."""
+    task, trained = recipes.trained_networks(command, command.settings.networks)
+    return {
+        "table": measures.both_variations(trained),
+        "accuracy": recipes.accuracy_rows(command.settings.networks, task, trained),
+    }
 
 
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
@@ -90,15 +76,8 @@ def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
 def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
     """Draw total variation against the number of the convolution, the initial value dotted."""
     figure, axes = plots.panels(1, width=4.0)
-    panel = axes[0]
-    for name in tables.unique(rows, "downsampling"):
-        plots.line(panel, tables.select(rows, downsampling=name, state="trained"), "total_variation", name)
-    x, values = tables.per_seed(tables.select(rows, state="init"), "total_variation")
-    panel.plot(x, np.full(len(x), values.mean()), color="black", linestyle=":", label="at initialisation")
-    panel.set_xticks(x)
-    panel.set_xlabel("convolution (3 × 3)")
-    panel.set_ylabel("normalised total variation")
-    panel.legend(fontsize=7, loc="best")
+    plots.variation(axes[0], rows)
+    axes[0].legend(fontsize=7, loc="best")
     stamp = recipes.stamp(command.options.scale, command.settings.networks)
     print("figure:", plots.save(figure, command.results, "fig6_filter_smoothness", stamp))
 
@@ -106,7 +85,8 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    rows, summary = recipes.run(command, command.settings.networks, measure, summarise)
+    (rows,) = recipes.measured(command, lambda: measure(command), "table")
+    summary = recipes.summarised(command, rows, summarise)
     print(show(rows, summary))
     plot(command, rows)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deform_jax import models, training
@@ -55,6 +55,23 @@ DEMO = Networks(
 PAPER = Networks()
 
 
+def fitted(networks: Networks, *, images: int | None, epochs: int, learning_rate: float, batch_size: int) -> Networks:
+    """Return the same networks, trained as LS 5 needs it: until the training set is fitted, with nothing against that.
+
+    No augmentation and no weight decay, until 95 % of the training images are classified as labelled (protocols 7).
+    """
+    recipe = training.Recipe(
+        learning_rate=learning_rate, weight_decay=0.0, batch_size=batch_size, epochs=epochs, stop_accuracy=0.95
+    )
+    changed = dataclasses.replace(networks.training, augment=False, train_images=images, recipe=recipe)
+    return dataclasses.replace(networks, training=changed)
+
+
+def with_training(networks: Networks, changes: Mapping[str, Any]) -> Networks:
+    """Return the networks with some of their training settings changed."""
+    return dataclasses.replace(networks, training=dataclasses.replace(networks.training, **changes))
+
+
 def train_all(networks: Networks, task: runs.Task, options: cli.Options) -> dict[str, list[runs.Trained]]:
     """Return {downsampling: trained networks, one per seed}, trained or loaded."""
     return {
@@ -65,50 +82,71 @@ def train_all(networks: Networks, task: runs.Task, options: cli.Options) -> dict
     }
 
 
-def accuracy_rows(trained: dict[str, list[runs.Trained]]) -> list[dict[str, Any]]:
-    """Return one row per network with its accuracies after the last epoch."""
+def accuracy_rows(
+    networks: Networks,
+    task: runs.Task,
+    trained: Mapping[str, Sequence[runs.Trained]],
+    head: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Return one row per network with its accuracies at the end.
+
+    ``train_accuracy`` is the average over the last epoch, as trained on; ``fitted_accuracy`` that of the final network
+    on all training images, without augmentation and with its running batch statistics (only where it is to be fitted).
+    """
+    to_fit = networks.training.recipe.stop_accuracy is not None
     return [
         {
+            **(head or {}),
             "downsampling": downsampling,
             "seed": network.seed,
+            "train_images": len(task.images.train_images),
             "epochs": int(network.history[-1]["epoch"]),
             "train_accuracy": network.history[-1]["accuracy"],
+            **({"fitted_accuracy": runs.fitted(networks.training, task, downsampling, network)} if to_fit else {}),
             "test_accuracy": runs.accuracy(network),
             "images_per_second": network.history[-1]["images_per_second"],
         }
-        for downsampling, networks in trained.items()
-        for network in networks
+        for downsampling, members in trained.items()
+        for network in members
     ]
 
 
-def stamp(scale: str, networks: Networks) -> str:
+def stamp(scale: str, networks: Networks, *, trained: bool = True) -> str:
     """Return the line that says on a figure at what scale it was made."""
     t = networks.training
     size = f", {t.train_images} images" if t.train_images else ""
+    stop = f" at most, to {100 * t.recipe.stop_accuracy:g} % training accuracy" if t.recipe.stop_accuracy else ""
+    length = f"{t.recipe.epochs} epoch(s){stop}" if trained else "not trained"
     return (
-        f"scale {scale} · {t.dataset}{size} · {t.network}, width × {t.width:g} · {t.recipe.epochs} epoch(s) · "
+        f"scale {scale} · {t.dataset}{size if trained else ''} · {t.network}, width × {t.width:g} · {length} · "
         f"{networks.seeds} seed(s), band ± 2 sd over seeds"
     )
 
 
-def run(
-    command: cli.Command,
-    networks: Networks,
-    measure: Callable[[runs.Task, dict[str, list[runs.Trained]]], list[dict[str, Any]]],
-    summarise: Callable[[Sequence[tables.Row]], list[dict[str, Any]]],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train or load, measure and write everything but the figure; return table and summary.
+Tables = dict[str, list[dict[str, Any]]]
+"""Name → rows; ``table`` is the one a figure is drawn from, and the claims are tested on."""
 
-    With ``--plot-only``, both come from the table that is there.
-    """
+
+def measured(command: cli.Command, measure: Callable[[], Tables], *names: str) -> list[list[dict[str, Any]]]:
+    """Return the named tables, made by ``measure`` and written with their provenance, or with ``--plot-only`` read."""
     if not command.options.plot_only:
         began = time.perf_counter()
-        task = runs.load_task(networks.training)
-        trained = train_all(networks, task, command.options)
-        tables.write(command.results / "table.csv", measure(task, trained))
-        tables.write(command.results / "accuracy.csv", accuracy_rows(trained))
+        for name, rows in measure().items():
+            tables.write(command.results / f"{name}.csv", rows)
         cli.write_provenance(command, wall_seconds=round(time.perf_counter() - began, 1))
-    rows = tables.read(command.results / "table.csv")
+    return [tables.read(command.results / f"{name}.csv") for name in names]
+
+
+def trained_networks(command: cli.Command, networks: Networks) -> tuple[runs.Task, dict[str, list[runs.Trained]]]:
+    """Return the task and its networks, trained or loaded."""
+    task = runs.load_task(networks.training)
+    return task, train_all(networks, task, command.options)
+
+
+def summarised(
+    command: cli.Command, rows: Sequence[tables.Row], summarise: Callable[[Sequence[tables.Row]], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Return the summary of a table, and write it beside the table."""
     summary = summarise(rows)
     tables.write(command.results / "summary.csv", summary)
-    return rows, summary
+    return summary

@@ -1,0 +1,230 @@
+"""Claims of a paper as tests on committed tables: statistic, rule and verdict; nothing is decided by hand.
+
+A claim names the table it is tested on, the statistic, and the region in which the claim holds. The statistic gets a
+bootstrap interval over seeds; *holds* if the whole 95 % interval lies in the region, *does not hold* if it lies wholly
+outside, else *undecided*.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.common import statistics, tables
+
+Values = Mapping[tuple[Any, ...], np.ndarray]
+"""{(group, …): (seeds, layers)}; arrays whose keys begin with the same group are resampled together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One empirical sentence of a paper, and what tests it."""
+
+    key: str
+    """Short name."""
+    place: str
+    """Where the paper says it."""
+    sentence: str
+    """What it says."""
+    figure: str
+    """Script whose results test it."""
+    measures: str
+    """What the statistic is, in words."""
+    statistic: Callable[[Values], float]
+    low: float = -math.inf
+    high: float = math.inf
+    """The claim holds for values between ``low`` and ``high``."""
+    table: str = "table"
+    value: str = "sensitivity"
+    by: tuple[str, ...] = ("downsampling", "state")
+    """Columns that make the groups; the first one's members are resampled."""
+    where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Only rows with these values."""
+    question: bool = False
+    """A question that the paper leaves open, not a claim of it."""
+
+    @property
+    def region(self) -> str:
+        """The region in words."""
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            return f"{self.low:g} to {self.high:g}"
+        return f"> {self.low:g}" if math.isfinite(self.low) else f"< {self.high:g}"
+
+
+def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> dict[str, Any] | None:
+    """Return the claim's row for one results folder, or None where the folder does not hold what it is tested on."""
+    path = folder / f"{claim.table}.csv"
+    rows = [row for row in tables.read(path) if all(row.get(k) == v for k, v in claim.where.items())]
+    if not rows or claim.value not in rows[0] or any(name not in rows[0] for name in claim.by):
+        return None
+    values = grouped(rows, claim.value, claim.by)
+    groups = {key[0]: len(array) for key, array in values.items()}
+
+    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
+        chosen = values if seeds is None else {k: array[list(seeds[k[0]])] for k, array in values.items()}
+        return {claim.key: claim.statistic(chosen)}
+
+    (row,) = statistics.bootstrap(statistic, groups, resamples=resamples)
+    if math.isnan(row["value"]):
+        return None
+    return {
+        "claim": claim.key,
+        "kind": "question" if claim.question else "claim",
+        "place": claim.place,
+        "sentence": claim.sentence,
+        "statistic": claim.measures,
+        "holds_if": claim.region,
+        "value": row["value"],
+        "low": row["low"],
+        "high": row["high"],
+        "verdict": verdict(claim, row["low"], row["high"], seeds=min(groups.values())),
+        "figure": claim.figure,
+        **_scale(folder),
+        "networks_per_group": min(groups.values()),
+    }
+
+
+def verdict(claim: Claim, low: float, high: float, *, seeds: int) -> str:
+    """Return *holds*, *does not hold* or *undecided* from the interval; a single seed decides nothing."""
+    if seeds < 2 or math.isnan(low) or math.isnan(high):
+        return "undecided"
+    if claim.low < low and high < claim.high:
+        return "holds"
+    return "does not hold" if high < claim.low or low > claim.high else "undecided"
+
+
+def grouped(rows: Sequence[tables.Row], value: str, by: Sequence[str]) -> dict[tuple[Any, ...], np.ndarray]:
+    """Return {values of the columns ``by``: (seeds, layers)}, averaged over anything else."""
+    cells: dict[tuple, dict[tuple, list[float]]] = {}
+    for row in rows:
+        if row.get("layer") != "input":
+            cell = (row.get("seed", 0.0), row.get("layer_index", 0.0))
+            cells.setdefault(tuple(row[name] for name in by), {}).setdefault(cell, []).append(row[value])
+    found = {}
+    for key, members in cells.items():
+        seeds, layers = (sorted({cell[i] for cell in members}) for i in (0, 1))
+        found[key] = np.asarray([[np.mean(members[seed, layer]) for layer in layers] for seed in seeds])
+    return found
+
+
+def verdicts(claims: Sequence[Claim], results: pathlib.Path, *, resamples: int = 2000) -> list[dict[str, Any]]:
+    """Return a row per claim and results folder; a claim without results has one row that says what to run."""
+    rows = []
+    for claim in claims:
+        folders = sorted(path.parent for path in (results / claim.figure).glob(f"*/{claim.table}.csv"))
+        found = [row for folder in folders if (row := evaluate(claim, folder, resamples=resamples)) is not None]
+        rows += found or [_untested(claim)]
+    return rows
+
+
+def best(rows: Sequence[tables.Row]) -> list[tables.Row]:
+    """Return for each claim the row of the largest scale: most networks per group, then most training."""
+    chosen: dict[str, tables.Row] = {}
+    for row in rows:
+        size = (row["networks_per_group"], row["images_trained_on"])
+        other = chosen.get(row["claim"])
+        if other is None or size > (other["networks_per_group"], other["images_trained_on"]):
+            chosen[row["claim"]] = row
+    return list(chosen.values())
+
+
+def markdown(rows: Sequence[tables.Row]) -> str:
+    """Return a Markdown table of verdicts."""
+    lines = [
+        "| where | claim | statistic | holds if | value (95 % interval) | verdict | tested on |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        value = "–"
+        if row["verdict"] != "not tested":
+            value = f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+        tested = f"{row['data']}; `{row['figure']}`, {row['scale']}" if row["data"] else f"run `{row['figure']}`"
+        cells = [
+            row["place"],
+            row["sentence"],
+            row["statistic"],
+            row["holds_if"],
+            value,
+            f"**{row['verdict']}**",
+            tested,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _untested(claim: Claim) -> dict[str, Any]:
+    return {
+        "claim": claim.key,
+        "kind": "question" if claim.question else "claim",
+        "place": claim.place,
+        "sentence": claim.sentence,
+        "statistic": claim.measures,
+        "holds_if": claim.region,
+        "value": math.nan,
+        "low": math.nan,
+        "high": math.nan,
+        "verdict": "not tested",
+        "figure": claim.figure,
+        "scale": "",
+        "data": "",
+        "images_trained_on": 0,
+        "networks_per_group": 0,
+    }
+
+
+def _scale(folder: pathlib.Path) -> dict[str, Any]:
+    """Return at what scale, on which data and with how much training a result was made."""
+    record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    if not (folder / "accuracy.csv").is_file():
+        return {"scale": folder.name, "data": "untrained networks", "images_trained_on": 0}
+    training = record["settings"]["networks"]["training"]
+    rows = tables.read(folder / "accuracy.csv")
+    images, epochs = (int(max(row[name] for row in rows)) for name in ("train_images", "epochs"))
+    length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    data = f"{training['dataset']}, {images:,} images, up to {length}, width × {training['width']:g}"
+    return {"scale": folder.name, "data": data, "images_trained_on": epochs * images}
+
+
+BEGIN, END = "<!-- claims: written by `python -m experiments claims` -->", "<!-- end of claims -->"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Test every claim of a paper on its results; write ``claims.csv`` and the table in the folder's README."""
+    root = pathlib.Path(__file__).parents[1]
+    papers = sorted(path.parent.name for path in root.glob("*/claims.py") if path.parent.name != "common")
+    parser = argparse.ArgumentParser(prog="python -m experiments claims", description=main.__doc__)
+    parser.add_argument("paper", choices=papers, help="whose claims")
+    parser.add_argument("--results", type=pathlib.Path, help="folder of results; default: the paper's, in experiments/")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap samples of seeds (default: 2000)")
+    wanted = parser.parse_args(arguments)
+    if wanted.resamples < 1:
+        parser.error(f"--resamples must be at least 1; {wanted.resamples} given.")
+    claims = importlib.import_module(f"experiments.{wanted.paper}.claims").CLAIMS
+    results = wanted.results or root / wanted.paper / "results"
+    rows = verdicts(claims, results, resamples=wanted.resamples)
+    tables.write(results / "claims.csv", rows)
+    chosen = best(rows)
+    header = ["claim", "verdict", "value", "95 % interval", "holds if", "tested on"]
+    lines = [
+        [
+            *(row["claim"], row["verdict"], f"{row['value']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}"),
+            *(row["holds_if"], f"{row['figure']}, {row['scale']}"),
+        ]
+        for row in chosen
+    ]
+    print(tables.render(header, lines))
+    readme = root / wanted.paper / "README.md"
+    if wanted.results is None and readme.is_file():
+        text = readme.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        after = rest.split(END)[1]
+        with tables.atomic(readme) as file:
+            file.write(f"{before}{BEGIN}\n{markdown(chosen)}\n{END}{after}")
+    print(f"\nall scales: {results / 'claims.csv'}")
+    return 0

@@ -1,0 +1,149 @@
+"""What LS measures, as rows of a table: sensitivity in both distances, and filter smoothness, layer by layer."""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from deform_jax import models, probes, warps
+from deform_jax.typing import Perturb, PyTree, Represent
+from experiments.common import runs
+
+DISTANCES: Mapping[str, Any] = {"sensitivity": "cosine", "euclidean": "euclidean"}
+"""Column → distance: LS's normalised cosine distance, and the variant it calls qualitatively similar."""
+LABELS = {"sensitivity": "normalised cosine distance", "euclidean": "normalised Euclidean distance"}
+VARIATIONS = {
+    "total_variation": probes.total_variation,
+    "total_variation_per_slice": functools.partial(probes.total_variation, per_slice=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """How sensitivity is measured (LS 2.1)."""
+
+    probe_images: int = 128
+    """Test images per draw; the normaliser is the median over all their pairs."""
+    draws: int = 3
+    """Independent draws of images and deformations, each shared by all networks."""
+    grid: tuple[int, int] = (3, 3)
+    """Control points of the thin-plate spline, rows and columns."""
+    max_shift: float = 2.0
+    """Largest shift of a control point in each direction, pixels."""
+    probe_seed: int = 0
+    """Seed of the draws."""
+    chunk: int | None = None
+    """Images a network sees at once while probing; None: all (faster), a number: less memory."""
+
+    @property
+    def perturb(self) -> Perturb:
+        """The paper's random deformation of one image."""
+        return warps.random_tps(grid=self.grid, max_shift=self.max_shift)
+
+
+SMOKE = Probe(probe_images=16, draws=2)
+
+Draw = tuple[jax.Array, jax.Array]
+"""Clean and perturbed images (n, h, w, c), standardised."""
+
+
+def clean_images(probe: Probe, task: runs.Task, index: int) -> jax.Array:
+    """Return the standardised test images of one draw; draws do not share images."""
+    count, available = probe.probe_images, len(task.images.test_images)
+    if count * probe.draws > available:
+        raise SystemExit(f"error: {probe.draws} draws of {count} images exceed the {available} test images.")
+    order_key, _ = jax.random.split(jax.random.key(probe.probe_seed))
+    chosen = np.asarray(jax.random.permutation(order_key, available))[index * count : (index + 1) * count]
+    return task.prepare_clean(None, task.images.test_images[chosen])
+
+
+def draw(probe: Probe, task: runs.Task, index: int, perturb: Perturb | None = None) -> Draw:
+    """Return clean and perturbed images of one draw; ``perturb`` is the paper's deformation by default."""
+    images = clean_images(probe, task, index)
+    _, warp_key = jax.random.split(jax.random.key(probe.probe_seed))
+    keys = jax.random.split(jax.random.fold_in(warp_key, index), len(images))
+    return images, jax.jit(jax.vmap(perturb or probe.perturb))(keys, images)
+
+
+def draws(probe: Probe, task: runs.Task, perturb: Perturb | None = None) -> list[Draw]:
+    """Return every draw of the probe."""
+    return [draw(probe, task, index, perturb) for index in range(probe.draws)]
+
+
+@functools.partial(jax.jit, static_argnames="chunk")
+def _sensitivities(represent: Represent, images: jax.Array, perturbed: jax.Array, chunk: int | None) -> dict[str, Any]:
+    """One program for both distances, so that they share the network's passes."""
+    return {
+        column: probes.sensitivity(represent, images, perturbed, distance=distance, chunk=chunk)
+        for column, distance in DISTANCES.items()
+    }
+
+
+def sensitivity_rows(
+    represent: Represent, drawn: Sequence[Draw], head: Mapping[str, Any], *, chunk: int | None = None
+) -> list[dict[str, Any]]:
+    """Return one row per (draw, layer): ``head``, draw, layer_index, layer, and a column per distance."""
+    rows = []
+    for index, (images, perturbed) in enumerate(drawn):
+        values = jax.device_get(_sensitivities(represent, images, perturbed, chunk))
+        for i, layer in enumerate(values["sensitivity"]):
+            row = {column: float(by_layer[layer]) for column, by_layer in values.items()}
+            if not all(map(math.isfinite, row.values())):
+                said = ", ".join(f"{name} {value}" for name, value in head.items())
+                print(f"warning: no sensitivity at {layer} ({said}): its representations are alike.", file=sys.stderr)
+            rows.append({**head, "draw": index, "layer_index": i, "layer": layer, **row})
+    return rows
+
+
+def both_states(
+    probe: Probe,
+    settings: runs.Training,
+    task: runs.Task,
+    trained: Mapping[str, Sequence[runs.Trained]],
+    *,
+    perturb: Perturb | None = None,
+) -> list[dict[str, Any]]:
+    """Return sensitivity rows of every network at initialisation and after training.
+
+    At initialisation batch norm gets the statistics of each draw's clean images (protocols: computed once, frozen).
+    """
+    rows = []
+    drawn = draws(probe, task, perturb)
+    for downsampling, networks in trained.items():
+        model = runs.build(settings, downsampling, task.images.num_classes)
+        for network in networks:
+            head = {"downsampling": downsampling, "seed": network.seed}
+            for index, pair in enumerate(drawn):
+                initial = models.with_batch_statistics(model, network.init, pair[0])
+                for state, variables in (("init", initial), ("trained", network.trained)):
+                    represent = models.represent(model, variables)
+                    found = sensitivity_rows(represent, [pair], {**head, "state": state}, chunk=probe.chunk)
+                    rows += [{**row, "draw": index} for row in found]
+    return rows
+
+
+def variation_rows(params: PyTree, head: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per 3 × 3 convolution, numbered from 1, with its total variation pooled and per slice."""
+    values = {name: probes.filter_statistics(params, statistic, size=3) for name, statistic in VARIATIONS.items()}
+    return [
+        {**head, "layer_index": i, "layer": layer, **{name: float(found[layer]) for name, found in values.items()}}
+        for i, layer in enumerate(values["total_variation"], 1)
+    ]
+
+
+def both_variations(trained: Mapping[str, Sequence[runs.Trained]]) -> list[dict[str, Any]]:
+    """Return variation rows of every network at initialisation and after training."""
+    return [
+        row
+        for downsampling, networks in trained.items()
+        for network in networks
+        for state, variables in (("init", network.init), ("trained", network.trained))
+        for row in variation_rows(
+            variables["params"], {"downsampling": downsampling, "seed": network.seed, "state": state}
+        )
+    ]

@@ -1,0 +1,189 @@
+"""Open question of LS 6: when do smooth filters suffice? Smoothing and roughening the filters of trained networks."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from deform_jax import models, probes, training
+from deform_jax.typing import PyTree
+from experiments.common import cli, plots, runs, statistics, tables
+from experiments.learned_stability import measures, recipes
+
+BATCH_STATISTICS = 512
+"""Training images from which batch norm's statistics are taken anew after the filters have changed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which networks, changed how far, measured how."""
+
+    networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
+    probe: measures.Probe = dataclasses.field(default_factory=lambda: measures.Probe(draws=1))
+    amounts: tuple[float, ...] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
+    """How much of what a Gaussian blur removes is added to each 3 × 3 filter, at the same norm: −1 smooths wholly, 0
+    leaves the filters, positive roughens."""
+    sigma: float = 1.0
+    """Standard deviation of the blur, pixels."""
+
+
+SCALES = {
+    "smoke": Settings(
+        dataclasses.replace(recipes.SMOKE, downsamplings=("max",)),
+        dataclasses.replace(measures.SMOKE, draws=1),
+        (-1.0, 0.0, 1.0),
+    ),
+    "demo": Settings(recipes.DEMO),
+    "paper": Settings(recipes.PAPER),
+}
+
+
+def measure(command: cli.Command[Settings]) -> recipes.Tables:
+    """Train or load; return rows by (downsampling, seed, state, amount, draw, layer), and accuracies.
+
+    Untrained filters are changed in the same way (state ``init``). Batch norm gets its statistics anew after every
+    change, from the same training images: with the old ones the network would meet activations it was not scaled for.
+    """
+    wanted = command.settings
+    task, trained = recipes.trained_networks(command, wanted.networks)
+    drawn = measures.draws(wanted.probe, task)
+    seen = task.prepare_clean(None, task.images.train_images[:BATCH_STATISTICS])
+    test = {"images": task.images.test_images, "labels": task.images.test_labels}
+    rows, accuracies = [], []
+    for downsampling, networks in trained.items():
+        model = runs.build(wanted.networks.training, downsampling, task.images.num_classes)
+        for network in networks:
+            for state, variables in (("init", network.init), ("trained", network.trained)):
+                for amount in sorted(wanted.amounts):
+                    head = {"downsampling": downsampling, "seed": network.seed, "state": state, "amount": amount}
+                    changed = _changed(model, variables, amount, wanted.sigma, seen)
+                    represent = models.represent(model, changed)
+                    rows += measures.sensitivity_rows(represent, drawn, head, chunk=wanted.probe.chunk)
+                    found = measures.variation_rows(changed["params"], head)
+                    variation = float(np.mean([row["total_variation"] for row in found]))
+                    scores = training.evaluate(model, changed, test, prepare=task.prepare_clean)
+                    accuracies.append({**head, "total_variation": variation, "test_accuracy": scores["accuracy"]})
+    return {"table": rows, "changed": accuracies, "accuracy": recipes.accuracy_rows(wanted.networks, task, trained)}
+
+
+def _changed(model: models.BlockVGG, variables: PyTree, amount: float, sigma: float, images: jax.Array) -> PyTree:
+    params = probes.sharpen_filters(variables["params"], amount, sigma=sigma)
+    return models.with_batch_statistics(model, {**variables, "params": params}, images)
+
+
+def points(rows: Sequence[tables.Row], changed: Sequence[tables.Row]) -> list[dict[str, Any]]:
+    """Return one row per network and amount: total variation, sensitivity averaged over layers, test accuracy."""
+    sums: dict[tuple, list[float]] = {}
+    for row in rows:
+        if row["layer"] != "input":
+            key = (row["downsampling"], row["seed"], row["state"], row["amount"])
+            sums.setdefault(key, []).append(row["sensitivity"])
+    return [
+        {**one, "sensitivity": float(np.mean(sums[one["downsampling"], one["seed"], one["state"], one["amount"]]))}
+        for one in changed
+    ]
+
+
+def summarise(found: Sequence[tables.Row]) -> list[dict[str, Any]]:
+    """Return what is left of training's effect on sensitivity when only smoothness is put back or taken over.
+
+    ``roughened_share``: trained networks, roughened until their total variation is that of the initial filters
+    (interpolated), regain this share of the sensitivity that training took away. ``smoothed_share``: initial networks,
+    smoothed to the total variation of the trained ones, lose this share of it. 1 would say that smoothness is all.
+    ``accuracy_lost_roughened`` is what the former costs in test accuracy.
+    """
+    names = tables.unique(found, "downsampling")
+    seeds = tables.unique(found, "seed")
+    columns = ("total_variation", "sensitivity", "test_accuracy")
+    curves = {
+        (name, state, seed): np.asarray(
+            [[row[c] for c in columns] for row in tables.select(found, downsampling=name, state=state, seed=seed)]
+        )
+        for name in names
+        for state in ("init", "trained")
+        for seed in seeds
+    }
+    zero = sorted(tables.unique(found, "amount")).index(0.0)
+
+    def mean(name: str, state: str, chosen: Sequence[int]) -> np.ndarray:
+        return np.mean([curves[name, state, seeds[i]] for i in chosen], axis=0)
+
+    def statistic(resampled: dict[str, Sequence[int]] | None) -> dict[str, float]:
+        shares: dict[str, list[float]] = {"roughened_share": [], "smoothed_share": [], "accuracy_lost_roughened": []}
+        for name in names:
+            chosen = range(len(seeds)) if resampled is None else resampled[name]
+            before, after = (mean(name, state, chosen) for state in ("init", "trained"))
+            taken = before[zero, 1] - after[zero, 1]
+            rough = [_at(after, before[zero, 0], column) for column in (1, 2)]
+            shares["roughened_share"].append((rough[0] - after[zero, 1]) / taken)
+            shares["smoothed_share"].append((before[zero, 1] - _at(before, after[zero, 0], 1)) / taken)
+            shares["accuracy_lost_roughened"].append(after[zero, 2] - rough[1])
+        return {name: float(np.mean(values)) for name, values in shares.items()}
+
+    return statistics.bootstrap(statistic, {name: len(seeds) for name in names})
+
+
+def _at(curve: np.ndarray, variation: float, column: int) -> float:
+    """Return a column at a total variation, interpolated linearly between amounts; nan outside their range."""
+    order = np.argsort(curve[:, 0])
+    x = curve[order, 0]
+    return float(np.interp(variation, x, curve[order, column])) if x[0] <= variation <= x[-1] else float("nan")
+
+
+def show(summary: Sequence[tables.Row]) -> str:
+    """Return the summary as a table."""
+    lines = [[row["statistic"], f"{row['value']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"] for row in summary]
+    return (
+        f"Smoothness alone, at equal total variation\n{tables.render(['statistic', 'value', '95 % interval'], lines)}"
+    )
+
+
+def plot(command: cli.Command[Settings], found: Sequence[tables.Row]) -> None:
+    """Draw sensitivity (left) and accuracy (right) against total variation, along the amounts."""
+    figure, (left, right) = plots.panels(2)
+    for name in tables.unique(found, "downsampling"):
+        colour, marker, label = plots.LINES[name]
+        for state in ("init", "trained"):
+            chosen = tables.select(found, downsampling=name, state=state)
+            x = _means(chosen, "total_variation")
+            style: dict[str, Any] = {"color": colour, "linestyle": "-" if state == "trained" else ":"}
+            left.plot(x, _means(chosen, "sensitivity"), **style)
+            if state == "trained":
+                right.plot(x, _means(chosen, "test_accuracy"), **style)
+            where = sorted(tables.unique(chosen, "amount")).index(0.0)
+            left.plot(x[where], _means(chosen, "sensitivity")[where], marker, color=colour, markersize=6)
+            if state == "trained":
+                right.plot(
+                    x[where], _means(chosen, "test_accuracy")[where], marker, color=colour, markersize=6, label=label
+                )
+    left.plot([], [], color="black", label="trained filters")
+    left.plot([], [], color="black", linestyle=":", label="initial filters")
+    for panel, text in ((left, "sensitivity, mean over layers"), (right, "test accuracy")):
+        panel.set_xlabel("normalised total variation, mean over layers")
+        panel.set_ylabel(text)
+        panel.set_ylim(bottom=0)
+        panel.legend(fontsize=7)
+    stamp = (
+        f"{recipes.stamp(command.options.scale, command.settings.networks)} · markers: filters as they are; along the "
+        "lines, smoothed (left) or roughened (right) at the same norm"
+    )
+    print("figure:", plots.save(figure, command.results, "smooth_filters", stamp))
+
+
+def _means(rows: Sequence[tables.Row], value: str) -> np.ndarray:
+    return tables.per_seed(rows, value, x="amount")[1].mean(axis=0)
+
+
+@cli.script
+def main(arguments: list[str] | None = None) -> None:
+    command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
+    rows, changed = recipes.measured(command, lambda: measure(command), "table", "changed")
+    found = points(rows, changed)
+    print(show(recipes.summarised(command, found, summarise)))
+    plot(command, found)
+
+
+if __name__ == "__main__":
+    main()
