@@ -9,7 +9,6 @@ import pytest
 
 from experiments.common import cli, runs, settings, statistics, tables
 from experiments.learned_stability import fig3_layer_sensitivity as fig3
-from experiments.learned_stability import recipes
 
 LAYERS = ("input", "block1_conv1", "block1_down", "block2_conv1")
 
@@ -106,20 +105,3 @@ def test_spread_is_the_sample_sd():
     values = np.random.default_rng(0).normal(size=(5, 3))
     np.testing.assert_allclose(tables.spread(values), np.sqrt(((values - values.mean(0)) ** 2).sum(0) / 4))
     assert np.isnan(tables.spread(values[:1])).all()
-
-
-def test_a_damaged_run_is_set_aside_and_trained_again(tmp_path, capsys):
-    training = dataclasses.replace(
-        recipes.SMOKE.training, recipe=dataclasses.replace(recipes.SMOKE.training.recipe, epochs=1)
-    )
-    task = runs.load_task(training)
-    (first,) = runs.train_or_load(training, task, "max", [0], tmp_path, data_axis=1)
-    (final,) = tmp_path.glob("*/seed_000/states/final")
-    largest = max((p for p in (final / "variables").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    damaged = bytearray(largest.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    largest.write_bytes(damaged)
-    (again,) = runs.train_or_load(training, task, "max", [0], tmp_path, data_axis=1)
-    assert "trained again" in capsys.readouterr().err
-    assert len(list(tmp_path.glob("*/seed_000.damaged-*"))) == 1
-    np.testing.assert_array_equal(first.trained["params"]["head"]["kernel"], again.trained["params"]["head"]["kernel"])

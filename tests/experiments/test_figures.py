@@ -4,6 +4,7 @@ import csv
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -120,6 +121,27 @@ def test_fig3_agrees_with_a_numpy_recomputation(smoke, runs):
     wanted = {"downsampling": "max", "seed": "1", "state": "trained", "draw": "1", "layer": "block3_conv2"}
     (row,) = [r for r in rows(smoke("fig3_layer_sensitivity")) if wanted.items() <= r.items()]
     assert float(row["sensitivity"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_damaged_runs_are_set_aside_and_trained_again(smoke, runs, tmp_path, capsys):
+    """A pair of networks of Fig. 3, whose training is compiled already."""
+    smoke("fig3_layer_sensitivity")
+    settings = fig3_layer_sensitivity.SCALES["smoke"].networks.training
+    (pair,) = runs.glob("block_vgg_cifar10-max-*")
+    shutil.copytree(pair, tmp_path / pair.name)
+    first = [training.load(pair / seed / "states" / "final").variables for seed in ("seed_000", "seed_001")]
+    for final in tmp_path.glob("*/*/states/final"):
+        largest = max((p for p in (final / "variables").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        damaged = bytearray(largest.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        largest.write_bytes(damaged)
+    task = common.load_task(settings)
+    again = common.train_or_load(settings, task, "max", [0, 1], tmp_path, data_axis=1)
+    assert capsys.readouterr().err.count("trained again") == 2
+    assert len(list(tmp_path.glob("*/seed_00?.damaged-*"))) == 2
+    for network, variables in zip(again, first, strict=True):
+        head, expected = (tree["params"]["head"]["kernel"] for tree in (network.trained, variables))
+        np.testing.assert_array_equal(head, expected)
 
 
 def test_fig6_reuses_the_networks_of_fig3(smoke, runs):
