@@ -35,7 +35,7 @@ def _templates(networks: recipes.Networks, epochs: int, **changes: Any) -> recip
 
 SCALES = {
     "smoke": Settings(dataclasses.replace(_templates(recipes.SMOKE, 1), downsamplings=("max",)), (1.0, 4.0)),
-    "demo": Settings(_templates(recipes.DEMO, 1)),
+    "demo": Settings(_templates(recipes.DEMO_PAIR, 1)),
     "paper": Settings(_templates(recipes.PAPER, 20, dataset="mnist")),
 }
 

@@ -39,7 +39,7 @@ SCALES = {
         measures.SMOKE,
         ("original", "random_labels", "random_images"),
     ),
-    "demo": Settings(recipes.fitted(recipes.DEMO, images=1000, epochs=80, learning_rate=0.03, batch_size=32)),
+    "demo": Settings(recipes.fitted(recipes.DEMO_PAIR, images=1000, epochs=80, learning_rate=0.03, batch_size=32)),
     "paper": Settings(recipes.fitted(recipes.PAPER, images=None, epochs=200, learning_rate=0.1, batch_size=128)),
 }
 

@@ -1,6 +1,7 @@
 """Pose: sensitivity of every layer to translations, rotations and scalings, before and after training."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from deform_jax import warps
@@ -25,7 +26,7 @@ class Settings:
         return {
             "deformation": self.probe.perturb,
             "translation": warps.random_translation(max_shift=self.probe.max_shift),
-            "rotation": warps.random_rotation(max_angle=self.max_angle),
+            "rotation": warps.random_rotation(max_angle=math.radians(self.max_angle)),
             "scaling": warps.random_scaling(max_factor=self.max_factor),
         }
 

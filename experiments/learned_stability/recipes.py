@@ -52,6 +52,8 @@ DEMO = Networks(
         dataset="fashion_mnist_subset", width=0.25, augment=False, recipe=training.Recipe(epochs=2, batch_size=128)
     ),
 )
+DEMO_PAIR = dataclasses.replace(DEMO, downsamplings=("max", "strided_relu"))
+"""With and without pooling, for figures that train networks for several tasks."""
 PAPER = Networks()
 
 
