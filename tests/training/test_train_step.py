@@ -1,6 +1,7 @@
 """The pure step against a loop written out with ``jax.grad``; batch order; augmentation keys."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +18,15 @@ LABELS = jnp.asarray(np.random.default_rng(1).integers(0, toys.CLASSES, (6, 16))
 
 @pytest.fixture(scope="module")
 def start():
-    return training.create_state(toys.MODEL, toys.RECIPE, jax.random.key(0), (8, 8, 1), toys.STEPS)
+    return toys.state()
 
 
 @pytest.fixture(scope="module")
-def step():
-    return jax.jit(training.train_step)
-
-
-@pytest.fixture(scope="module")
-def trail(start, step):
+def trail(start):
     """The states before and after each of six steps, and their metrics."""
     states, metrics = [start], []
     for images, labels in zip(IMAGES, LABELS, strict=True):
-        state, measured = step(states[-1], {"images": images, "labels": labels})
+        state, measured = toys.step(states[-1], {"images": images, "labels": labels})
         states.append(state)
         metrics.append(measured)
     return states, metrics
@@ -75,7 +71,8 @@ def test_smoothed_labels_in_half_precision():
     """The loss of bfloat16 activations and smoothed labels, as optax has it, and parameters that stay in float32."""
     model, recipe = toys.MODEL.clone(compute_dtype="bfloat16"), dataclasses.replace(toys.RECIPE, label_smoothing=0.3)
     state = training.create_state(model, recipe, jax.random.key(0), (8, 8, 1), toys.STEPS)
-    (logits, _), _ = toys.MODEL.apply(state.variables, IMAGES[0], train=True, mutable=["batch_stats"])
+    apply = jax.jit(functools.partial(toys.MODEL.apply, train=True, mutable=["batch_stats"]))
+    (logits, _), _ = apply(state.variables, IMAGES[0])
     labels = logits.argmax(axis=1)  # labels that the network gives, so that smoothing them costs something
     after, metrics = jax.jit(training.train_step)(state, {"images": IMAGES[0], "labels": labels})
     learned = {leaf.dtype for leaf in jax.tree.leaves((after.params, after.batch_stats, after.opt_state))}
@@ -97,16 +94,14 @@ def test_totals_cover_the_epoch_so_far(trail):
         assert int(state.step) == i + 1
 
 
-def test_the_step_is_pure(start, step, trail):
-    again, _ = step(start, {"images": IMAGES[0], "labels": LABELS[0]})
+def test_the_step_is_pure(start, trail):
+    again, _ = toys.step(start, {"images": IMAGES[0], "labels": LABELS[0]})
     toys.assert_identical(again.variables, trail[0][1].variables)
     assert int(start.step) == 0
 
 
 def test_the_initial_state_depends_on_the_key_only(start):
-    fresh = [
-        training.create_state(toys.MODEL, toys.RECIPE, jax.random.key(seed), (8, 8, 1), toys.STEPS) for seed in (0, 1)
-    ]
+    fresh = [toys.state(seed) for seed in (0, 1)]
     toys.assert_identical(fresh[0].variables, start.variables)
     assert np.any(fresh[1].params["head"]["kernel"] != start.params["head"]["kernel"])
     assert start.variables.keys() == {"params", "batch_stats"}
@@ -127,7 +122,7 @@ def test_epoch_order_is_a_fresh_permutation(key):
     assert sorted(np.asarray(training.epoch_order(key, 0, 64, 16)).flat) == list(range(64))
 
 
-def test_the_indexed_step_gathers_and_augments_by_position(start, step, trail):
+def test_the_indexed_step_gathers_and_augments_by_position(start, trail):
     """Augmentation keys are fold_in(fold_in(fold_in(key, epoch), step in the epoch), position in the batch)."""
     state = trail[0][5]  # the second step of the second epoch
     order = np.random.default_rng(2).permutation(67)[:16].astype(np.int32)
@@ -137,7 +132,7 @@ def test_the_indexed_step_gathers_and_augments_by_position(start, step, trail):
         "images": jax.jit(toys.AUGMENTED)(keys, toys.TRAIN["images"][order]),
         "labels": toys.TRAIN["labels"][order],
     }
-    expected, _ = step(state, batch)
+    expected, _ = toys.step(state, batch)
     whole = {**jax.tree.map(jnp.asarray, toys.TRAIN), "order": jnp.asarray(order)}
     indexed = jax.jit(lambda s, b: training.indexed_train_step(s, b, prepare=toys.AUGMENTED))
     result, _ = indexed(state, whole)

@@ -29,6 +29,12 @@ def images(count, seed):
 TRAIN, TEST = images(67, 0), images(37, 1)
 CLEAN = data.Prepare.from_images(TRAIN["images"])
 AUGMENTED = dataclasses.replace(CLEAN, augment=True)
+step = jax.jit(training.train_step)
+
+
+def state(seed=0):
+    """The task's state before its first step."""
+    return training.create_state(MODEL, RECIPE, jax.random.key(seed), (8, 8, 1), STEPS)
 
 
 def fit(recipe=RECIPE, **options):
