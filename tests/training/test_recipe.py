@@ -15,34 +15,35 @@ from deform_jax.training import losses
 RNG = np.random.default_rng(0)
 LOGITS = (5 * RNG.normal(size=(7, 4))).astype(np.float32)
 LABELS = RNG.integers(0, 4, 7)
+cross_entropy = jax.jit(training.cross_entropy, static_argnames="smoothing")
 
 
 def test_cross_entropy_is_scipys():
     expected = -scipy.special.log_softmax(np.float64(LOGITS), axis=1)[np.arange(7), LABELS]
-    result = training.cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS))
+    result = cross_entropy(LOGITS, LABELS)
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)  # float32 rounding of logits up to 15
-    halves = training.cross_entropy(jnp.asarray(LOGITS, jnp.bfloat16), jnp.asarray(LABELS))
+    halves = cross_entropy(jnp.asarray(LOGITS, jnp.bfloat16), LABELS)
     assert halves.dtype == jnp.float32
     np.testing.assert_allclose(halves, expected, atol=0.1)  # inputs rounded to 8 bits, at most 0.03 each
 
 
 def test_cross_entropy_gradient_and_extremes():
-    gradient = jax.grad(lambda x: training.cross_entropy(x, jnp.asarray(LABELS)).sum())(jnp.asarray(LOGITS))
+    gradient = jax.jit(jax.grad(lambda x: training.cross_entropy(x, LABELS).sum()))(LOGITS)
     expected = scipy.special.softmax(np.float64(LOGITS), axis=1) - np.eye(4)[LABELS]
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
-    large = training.cross_entropy(jnp.asarray([[1e4, -1e4]]), jnp.asarray([1]))
+    large = training.cross_entropy(jnp.asarray([[1e4, -1e4]]), jnp.asarray([1]))  # without jit
     np.testing.assert_allclose(large, [2e4])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 def test_label_smoothing_is_optax_s(smoothing):
     labels = optax.smooth_labels(jax.nn.one_hot(LABELS, 4), smoothing)
-    value_and_gradient = lambda f: jax.value_and_grad(lambda x: f(x).sum())(jnp.asarray(LOGITS))  # noqa: E731
+    value_and_gradient = lambda f: jax.jit(jax.value_and_grad(lambda x: f(x).sum()))(LOGITS)  # noqa: E731
     ours = value_and_gradient(lambda x: training.cross_entropy(x, jnp.asarray(LABELS), smoothing=smoothing))
     theirs = value_and_gradient(lambda x: optax.softmax_cross_entropy(x, labels))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
     # In closed form: with equal logits every smoothed label costs log 4.
-    flat = training.cross_entropy(jnp.zeros((1, 4)), jnp.zeros(1, int), smoothing=smoothing)
+    flat = cross_entropy(np.zeros((1, 4), np.float32), np.zeros(1, int), smoothing=smoothing)
     np.testing.assert_allclose(flat, np.log(4), rtol=1e-6)
 
 
@@ -84,12 +85,18 @@ def test_recipe_is_stochastic_gradient_descent(changes):
     curvature, target, weights = jax.tree.map(np.abs, draw()), draw(), draw()
     velocity = jax.tree.map(np.zeros_like, weights)
     optimizer = recipe.optimizer(steps_per_epoch)
-    params = jax.tree.map(jnp.float32, weights)
+    params = jax.tree.map(np.float32, weights)
     state = optimizer.init(params)
-    for step in range(recipe.epochs * steps_per_epoch):
-        gradients = jax.tree.map(lambda a, w, t: jnp.float32(a) * (w - jnp.float32(t)), curvature, params, target)
+    a, t = jax.tree.map(np.float32, (curvature, target))
+
+    @jax.jit
+    def descend(params, state):
+        gradients = jax.tree.map(lambda a, w, t: a * (w - t), a, params, t)
         updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for step in range(recipe.epochs * steps_per_epoch):
+        params, state = descend(params, state)
         for layer, kinds in shapes.items():
             for kind in kinds:
                 w = weights[layer][kind]
