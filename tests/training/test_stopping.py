@@ -41,12 +41,18 @@ def fit(stop, folder, **options):
     return toys.fit(recipe, seeds=SEEDS, folders=folders, mesh=training.make_mesh(2, 1), **options)
 
 
-def test_each_seed_ends_when_it_is_fitted_whatever_the_others_do(whole, stop, tmp_path):
-    runs = fit(stop, tmp_path)
+@pytest.fixture(scope="module")
+def stopped(stop, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    return folder, fit(stop, folder)
+
+
+def test_each_seed_ends_when_it_is_fitted_whatever_the_others_do(whole, stop, stopped):
+    place, runs = stopped
     for run, folder, seed, epoch in zip(runs, whole[0], SEEDS, stop[1], strict=True):
         expected = training.load(folder / "states" / f"epoch_{epoch:04d}")
         toys.assert_identical(run.variables, expected.variables)
-        final = training.load(tmp_path / str(seed) / "states" / "final")
+        final = training.load(place / str(seed) / "states" / "final")
         toys.assert_identical(final.variables, expected.variables)
         assert toys.timeless(run.history) == toys.timeless(expected.manifest["history"])
         assert final.manifest["step"] == epoch * toys.STEPS
@@ -54,9 +60,8 @@ def test_each_seed_ends_when_it_is_fitted_whatever_the_others_do(whole, stop, tm
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_going_on_with_one_seed_at_its_end(stop, tmp_path, damaged, monkeypatch):
+def test_going_on_with_one_seed_at_its_end(stop, stopped, tmp_path, damaged, monkeypatch):
     """Killed two steps after the first seed ended; with its final state damaged, too."""
-    expected = fit(stop, tmp_path / "whole")
     kill_at = min(stop[1]) * toys.STEPS + 2
     saved = training.loop._save
 
@@ -72,7 +77,7 @@ def test_going_on_with_one_seed_at_its_end(stop, tmp_path, damaged, monkeypatch)
     if damaged:
         early = SEEDS[int(np.argmin(stop[1]))]
         toys.tamper(tmp_path / "killed" / str(early) / "states" / "final")
-    for run, other in zip(fit(stop, tmp_path / "killed"), expected, strict=True):
+    for run, other in zip(fit(stop, tmp_path / "killed"), stopped[1], strict=True):
         toys.assert_identical(run.variables, other.variables)
         assert toys.timeless(run.history) == toys.timeless(other.history)
         toys.assert_identical(
