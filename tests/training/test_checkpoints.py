@@ -132,7 +132,7 @@ def outcome(copy):
 
 @pytest.mark.usefixtures("abandoned_reads")
 def test_flipped_bits_on_disk_never_come_back_as_numbers(copy):
-    """Two random bits in every file, and 60 in the largest, one at a time: an error, or exactly what was saved.
+    """Two random bits in every file, and 30 in the largest, one at a time: an error, or exactly what was saved.
 
     Much is written twice or not read at all, so that not every flip does harm.
     """
@@ -141,7 +141,7 @@ def test_flipped_bits_on_disk_never_come_back_as_numbers(copy):
     assert len(files) > 15
     largest = max(files, key=lambda path: path.stat().st_size)
     outcomes = []
-    for path in [*files, *files, *[largest] * 60]:
+    for path in [*files, *files, *[largest] * 30]:
         whole = path.read_bytes()
         damaged = bytearray(whole)
         damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
@@ -150,7 +150,7 @@ def test_flipped_bits_on_disk_never_come_back_as_numbers(copy):
         path.write_bytes(whole)
     assert outcomes.count("unreadable") > 5
     # The largest is the kernel, in pieces that carry no checksum of their own: orbax alone would return wrong numbers.
-    assert outcomes[-60:].count("checksum") > 50
+    assert outcomes[-30:].count("checksum") > 25
     assert outcome(copy) == "harmless"
 
 
