@@ -20,7 +20,8 @@ from deform_jax import checks
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("warps", "data", "models", "training", "probes")
-HEAVY = ("flax", "optax", "orbax", "tensorflow_datasets", "matplotlib", "pooch", "tqdm", "scipy")
+HEAVY = {"flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "matplotlib", "pooch", "tqdm", "PIL", "torch"}
+HEAVY |= {"scipy", "skimage"}
 RESULTS = ROOT / "experiments" / "learned_stability" / "results"
 
 
@@ -46,21 +47,27 @@ def test_imports_run_one_way(part):
             assert path.name == "deformed_templates.py", path
 
 
-def loaded_by(statement):
-    script = f"import sys\n{statement}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+@pytest.fixture(scope="module")
+def loaded():
+    """The modules that one process holds after each of these in turn."""
+    statements = ["import deform_jax", *(f"deform_jax.{part}" for part in ("probes", "warps", "data", "models"))]
+    script = "import sys\n" + "".join(f"{line}\nprint(*sys.modules)\n" for line in statements)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(ended.stdout.split())
+    names = [set(line.split()) for line in ended.stdout.splitlines()]
+    return dict(zip(("deform_jax", "probes", "warps", "data", "models"), names, strict=True))
 
 
-def test_warps_and_probes_load_nothing_heavy():
-    modules = loaded_by("import deform_jax.probes, deform_jax.warps")
-    assert not modules & set(HEAVY)
-    assert "jax" in modules
+def test_probes_warps_and_data_load_nothing_heavy_nor_one_another(loaded):
+    assert not loaded["data"] & HEAVY
+    assert not loaded["probes"] & {f"deform_jax.{part}" for part in PARTS if part != "probes"}
+    assert not loaded["warps"] & {f"deform_jax.{part}" for part in PARTS if part not in ("probes", "warps")}
+    assert "jax" in loaded["probes"]
 
 
-def test_the_package_itself_loads_nothing_and_parts_load_on_access():
-    assert not loaded_by("import deform_jax") & {"jax", "numpy", *HEAVY}
-    assert "flax" in loaded_by("import deform_jax; deform_jax.models")
+def test_the_package_itself_loads_nothing_and_parts_load_on_access(loaded):
+    assert not loaded["deform_jax"] & {"jax", "numpy", *HEAVY}
+    assert all(f"deform_jax.{part}" in loaded[part] for part in ("probes", "warps", "data", "models"))
+    assert "flax" in loaded["models"]
     assert set(PARTS) <= set(dir(deform_jax))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         deform_jax.nothing  # noqa: B018
@@ -69,6 +76,7 @@ def test_the_package_itself_loads_nothing_and_parts_load_on_access():
 @pytest.mark.parametrize("part", PARTS)
 def test_every_public_name_is_documented(part):
     module = getattr(deform_jax, part)
+    assert set(module.__all__) <= set(dir(module))
     for name in module.__all__:
         value = getattr(module, name)
         if callable(value):

@@ -1,8 +1,6 @@
 """Random shifts, the factory, and what a jitted batch of warps costs."""
 
 import functools
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -93,19 +91,3 @@ def test_a_batch_of_128_imagenet_warps_needs_less_memory_than_two_batches(key):
     assert memory.output_size_in_bytes == pytest.approx(batch, rel=1e-3)
     # The field alone is 2/3 of a batch of three channels, and is all that is kept when the four samples are fused.
     assert 0.5 * batch < memory.temp_size_in_bytes < 1.0 * batch
-
-
-def test_importing_warps_loads_no_training_stack():
-    heavy = [
-        "flax",
-        "optax",
-        "orbax",
-        "tensorflow",
-        "tensorflow_datasets",
-        "matplotlib",
-        "scipy.interpolate",
-        "skimage",
-    ]
-    script = f"import sys, deform_jax.warps; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
