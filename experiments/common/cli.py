@@ -14,7 +14,7 @@ from experiments.common import settings as common
 from experiments.common import tables
 
 S = TypeVar("S")
-Scale = Literal["smoke", "demo", "paper"]
+Scale = Literal["smoke", "demo", "paper", "imagenet"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Options:
     """What does not change a result: where things are and what to do."""
 
     scale: Scale = "demo"
-    """Set of defaults: smoke (seconds, CPU), demo (minutes, two cores, real images), paper (the published sizes)."""
+    """Set of defaults: smoke (seconds, CPU), demo (minutes, two cores, real images), paper (the published sizes, on
+    CIFAR10), imagenet (the published sizes, on ImageNet; not every figure has it)."""
     plot_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Redraw the figure from its table; train and measure nothing."""
     runs: pathlib.Path = pathlib.Path("runs")
@@ -32,6 +33,12 @@ class Options:
     settings' hash appended where settings differ from the scale's."""
     data_axis: int | None = None
     """Devices over which each batch is split. Default: those left when seeds stand side by side."""
+    data_folder: pathlib.Path | None = None
+    """Folder of downloaded archives, or TFDS's data_dir. Default: $DEFORM_JAX_DATA, or the user's cache; TFDS's own."""
+    workers: int = 0
+    """Processes that decode streamed photographs, 0 for threads of this one."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints besides the one after every epoch, to go on from after an interruption."""
     tag: str = ""
     """Name for results whose settings differ from the scale's."""
 
@@ -76,6 +83,8 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
     except (ValueError, TypeError) as error:  # a setting's own check
         sys.exit(f"error: {error}")
     options: Options = parsed.options
+    if options.scale not in scales:
+        sys.exit(f"error: {name} has the scales {', '.join(scales)}, but --scale {options.scale} was given.")
     return Command(
         settings=parsed.settings,
         options=options,
@@ -111,6 +120,7 @@ def _line(name: str, arguments: Sequence[str]) -> str:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--runs")
     early.add_argument("--results")
+    early.add_argument("--data-folder")
     return " ".join(["python -m experiments", name, *early.parse_known_args(arguments)[1]])
 
 

@@ -1,5 +1,6 @@
 """Train a network, or load it if the same settings trained it before."""
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -12,9 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deform_jax import data, models, training
+from experiments.common import cli, tables
 from experiments.common import settings as common
-from experiments.common import tables
 
+STREAM = "stream:"
 TASK_STREAM = 2**31 - 2
 """What tells the random numbers of a task from those of a network of the same seed."""
 TEMPLATE_IMAGES = 12_800
@@ -26,15 +28,21 @@ class Training:
     """What determines a trained network, its seed and downsampling apart."""
 
     dataset: str = "cifar10"
-    """Images: fashion_mnist_subset (shipped), fashion_mnist, mnist, cifar10, cifar100, or tfds:NAME."""
+    """Images: fashion_mnist_subset (shipped), fashion_mnist, mnist, cifar10, cifar100, tfds:NAME (a prepared TFDS set,
+    held in memory), or stream:NAME (a prepared TFDS set of photographs of any size, read from disk while training)."""
+    image_size: int = 224
+    """stream:NAME: pixels per side of the crops."""
     network: str = "block_vgg_cifar10"
     """Architecture: block_vgg_cifar10 or block_vgg_imagenet."""
     width: float = 1.0
     """Factor on all channel counts."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of convolutions and activations while training; parameters, batch norm and probes stay in float32."""
     train_images: int | None = None
     """Use only the first so many training images (None: all)."""
     augment: bool = True
-    """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates."""
+    """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates. Streams always
+    train on random resized crops and flips."""
     task: Literal["original", "random_labels", "random_images", "deformed_templates"] = "original"
     """What is learned: the data set as it is; uniform random labels; white noise with the data's mean and deviation in
     the place of the images; or telling apart the deformations of one image per class (LS 4.3)."""
@@ -62,16 +70,69 @@ class Trained(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A data set as training takes it."""
+    """A data set as training and probes take it."""
 
-    images: data.ImageSet
+    images: data.ImageSet | data.ImageStream
     prepare: Any
     prepare_clean: data.Prepare
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.images.num_classes
 
-def load_task(settings: Training) -> Task:
+    @property
+    def train_count(self) -> int:
+        """Number of training images."""
+        return len(self.images.train_labels) if isinstance(self.images, data.ImageSet) else self.images.train_count
+
+    @property
+    def train(self) -> Any:
+        """What ``training.fit`` trains on."""
+        if isinstance(self.images, data.ImageStream):
+            return self.images
+        return {"images": self.images.train_images, "labels": self.images.train_labels}
+
+    @property
+    def evaluation(self) -> Any:
+        """What ``training.fit`` evaluates on."""
+        if isinstance(self.images, data.ImageStream):
+            return self.images
+        return {"images": self.images.test_images, "labels": self.images.test_labels}
+
+    def test_examples(self, count: int, *, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Return ``images`` and ``labels`` of test images: chosen at random, none twice, or the first ones."""
+        if isinstance(self.images, data.ImageStream):
+            available = self.images.test_count
+        else:
+            available = len(self.images.test_labels)
+        if count > available:
+            sys.exit(f"error: {count} test images are wanted in all, which exceed the {available} test images.")
+        if isinstance(self.images, data.ImageStream):
+            images, labels = self.images.test_examples(count, seed=seed)
+            return {"images": images, "labels": labels}
+        chosen: Any = np.arange(count)
+        if seed is not None:
+            chosen = jax.random.permutation(jax.random.split(jax.random.key(seed))[0], available)[:count]
+        return {
+            "images": np.asarray(self.images.test_images)[chosen],
+            "labels": np.asarray(self.images.test_labels)[chosen],
+        }
+
+    def train_examples(self, count: int) -> np.ndarray:
+        """Return the images of some training examples: the first ones, or the first crops of a stream's seed 0."""
+        count = min(count, self.train_count)
+        if isinstance(self.images, data.ImageSet):
+            return np.asarray(self.images.train_images[:count])
+        with contextlib.closing(self.images.train_batches(0, count)) as batches:
+            return np.asarray(next(batches)["images"])
+
+
+def load_task(settings: Training, options: cli.Options) -> Task:
     """Return the image set (cut to ``train_images``), changed as the task says, and how training and probes take it."""
-    images = data.load(settings.dataset)
+    if settings.dataset.startswith(STREAM):
+        return _streamed(settings, options)
+    images = data.load(settings.dataset, folder=options.data_folder)
     key = jax.random.fold_in(jax.random.key(settings.task_seed), TASK_STREAM)
     if settings.task == "deformed_templates":
         count = settings.train_images or TEMPLATE_IMAGES
@@ -92,6 +153,20 @@ def load_task(settings: Training) -> Task:
     return Task(dataclasses.replace(images, **changed), dataclasses.replace(clean, augment=settings.augment), clean)
 
 
+def _streamed(settings: Training, options: cli.Options) -> Task:
+    if settings.task != "original":
+        sys.exit(f"error: --task {settings.task} needs images in memory, but --dataset {settings.dataset} is streamed.")
+    if settings.train_images is not None:
+        sys.exit("error: --train-images is for images in memory; a part of a streamed set is a TFDS set of its own.")
+    images = data.stream(
+        settings.dataset.removeprefix(STREAM),
+        folder=options.data_folder,
+        size=settings.image_size,
+        worker_count=options.workers,
+    )
+    return Task(images, data.IMAGENET_PREPARE, data.IMAGENET_PREPARE)
+
+
 def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:
     if count is None:
         return images
@@ -104,7 +179,13 @@ def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:
 
 def build(settings: Training, downsampling: str, num_classes: int) -> models.BlockVGG:
     """Return the untrained module."""
-    return models.create(settings.network, downsampling=downsampling, num_classes=num_classes, width=settings.width)
+    return models.create(
+        settings.network,
+        downsampling=downsampling,
+        num_classes=num_classes,
+        width=settings.width,
+        compute_dtype=settings.compute_dtype,
+    )
 
 
 def initial(model: models.BlockVGG, seed: int, shape: Sequence[int]) -> Any:
@@ -119,35 +200,34 @@ def train_or_load(
     task: Task,
     downsampling: str,
     seeds: Sequence[int],
-    folder: pathlib.Path,
-    *,
-    data_axis: int | None = None,
+    options: cli.Options,
 ) -> list[Trained]:
     """Return the trained networks of all seeds, training those that the folder does not hold yet.
 
     A run's folder is named by the hash of its settings; ``settings.json`` in it says what they were. Seeds train side
     by side where there are several devices, else one after another, and a killed run goes on where it was.
     """
-    base = folder / f"{settings.network}-{downsampling}-{common.digest(_Identity(settings, downsampling))}"
+    base = options.runs / f"{settings.network}-{downsampling}-{common.digest(_Identity(settings, downsampling))}"
     tables.write_json(base / "settings.json", common.as_dict(_Identity(settings, downsampling)))
     paths = {seed: base / f"seed_{seed:03d}" for seed in seeds}
     found = {seed: loaded for seed in seeds if (loaded := _load(seed, paths[seed])) is not None}
-    model = build(settings, downsampling, task.images.num_classes)
+    model = build(settings, downsampling, task.num_classes)
     missing = [seed for seed in seeds if seed not in found]
-    mesh = _layout(len(missing), settings.recipe.batch_size, data_axis) if missing else None
+    mesh = _layout(len(missing), settings.recipe.batch_size, options.data_axis) if missing else None
     while missing and mesh is not None:
         group, missing = missing[: mesh.shape["seed"]], missing[mesh.shape["seed"] :]
         training.fit(
             model,
             settings.recipe,
-            {"images": task.images.train_images, "labels": task.images.train_labels},
-            evaluation={"images": task.images.test_images, "labels": task.images.test_labels},
+            task.train,
+            evaluation=task.evaluation,
             prepare=task.prepare,
             prepare_evaluation=task.prepare_clean,
             seeds=group,
             folders=[paths[seed] for seed in group],
             mesh=mesh,
-            save_steps=log_spaced(settings.recipe, len(task.images.train_images)),
+            save_steps=log_spaced(settings.recipe, task.train_count),
+            checkpoint_steps=options.checkpoint_steps,
             progress=f"{downsampling}, seed {', '.join(map(str, group))}",
         )
         for seed in group:
@@ -204,6 +284,5 @@ def accuracy(trained: Trained) -> float:
 
 def fitted(settings: Training, task: Task, downsampling: str, trained: Trained) -> float:
     """Return the final accuracy on the training images, as probed: not augmented, with running batch statistics."""
-    model = build(settings, downsampling, task.images.num_classes)
-    seen = {"images": task.images.train_images, "labels": task.images.train_labels}
-    return training.evaluate(model, trained.trained, seen, prepare=task.prepare_clean)["accuracy"]
+    model = build(settings, downsampling, task.num_classes)
+    return training.evaluate(model, trained.trained, task.train, prepare=task.prepare_clean)["accuracy"]

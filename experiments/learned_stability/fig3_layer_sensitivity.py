@@ -23,6 +23,7 @@ SCALES = {
     "smoke": Settings(recipes.SMOKE, measures.SMOKE),
     "demo": Settings(recipes.DEMO),
     "paper": Settings(recipes.PAPER),
+    "imagenet": Settings(recipes.IMAGENET, measures.IMAGENET),
 }
 
 

@@ -29,16 +29,18 @@ SCALES = {
     "smoke": Settings(recipes.SMOKE, measures.SMOKE, (0.0, 1.0, 4.0)),
     "demo": Settings(dataclasses.replace(recipes.DEMO, downsamplings=recipes.DOWNSAMPLINGS, seeds=5)),
     "paper": Settings(recipes.PAPER),
+    "imagenet": Settings(recipes.IMAGENET, measures.IMAGENET),
 }
 
 
-def measure(settings: Settings) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> recipes.Tables:
     """Return one row per (downsampling, seed, σ, draw, layer); the weights are those that training would start from."""
-    task = runs.load_task(settings.networks.training)
+    settings = command.settings
+    task = runs.load_task(settings.networks.training, command.options)
     drawn = measures.draws(settings.probe, task)
     variations, rows = [], []
     for downsampling in settings.networks.downsamplings:
-        model = runs.build(settings.networks.training, downsampling, task.images.num_classes)
+        model = runs.build(settings.networks.training, downsampling, task.num_classes)
         for seed in range(settings.networks.seeds):
             fresh = runs.initial(model, seed, drawn[0][0].shape[1:])
             for sigma in sorted(settings.sigmas):
@@ -105,7 +107,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    (rows,) = recipes.measured(command, lambda: measure(command.settings), "table")
+    (rows,) = recipes.measured(command, lambda: measure(command), "table")
     print(show(recipes.summarised(command, rows, summarise)))
     plot(command, rows)
 

@@ -52,9 +52,9 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     for strength in sorted(settings.strengths):
         for seed in range(settings.networks.seeds):
             wanted = settings_of(settings, strength, seed)
-            task = runs.load_task(wanted)
+            task = runs.load_task(wanted, options)
             trained = {
-                name: runs.train_or_load(wanted, task, name, [seed], options.runs, data_axis=options.data_axis)
+                name: runs.train_or_load(wanted, task, name, [seed], options)
                 for name in settings.networks.downsamplings
             }
             rows += [{"strength": strength, **row} for row in measures.both_variations(trained)]
@@ -121,8 +121,8 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 def plot_templates(command: cli.Command[Settings]) -> None:
     """Draw LS's panel a: left, deformations of four templates at strength 3; right, one column for each strength."""
     strengths = sorted(command.settings.strengths)
-    task = runs.load_task(settings_of(command.settings, strengths[0], 0))
-    templates = task.images.train_images[:4]
+    task = runs.load_task(settings_of(command.settings, strengths[0], 0), command.options)
+    templates = task.train_examples(4)
     figure, axes = plots.grid(4, 4 + 1 + len(strengths), size=0.9)
     for i, template in enumerate(templates):
         for j, strength in enumerate([3.0] * 4 + [None] + strengths):

@@ -12,12 +12,17 @@ from experiments.learned_stability import measures, recipes
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which networks. Panel a: --network block_vgg_imagenet --downsamplings max strided_relu; b: the defaults."""
+    """Which networks. Panel a: --scale imagenet; b: the other scales."""
 
     networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
 
 
-SCALES = {"smoke": Settings(recipes.SMOKE), "demo": Settings(recipes.DEMO), "paper": Settings(recipes.PAPER)}
+SCALES = {
+    "smoke": Settings(recipes.SMOKE),
+    "demo": Settings(recipes.DEMO),
+    "paper": Settings(recipes.PAPER),
+    "imagenet": Settings(recipes.IMAGENET),
+}
 
 
 def measure(command: cli.Command[Settings]) -> recipes.Tables:

@@ -52,7 +52,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     """
     settings = command.settings
     rows: recipes.Tables = {"table": [], "variation": [], "accuracy": []}
-    real = runs.load_task(settings.networks.training)
+    real = runs.load_task(settings.networks.training, command.options)
     for name in settings.tasks:
         networks = recipes.with_training(settings.networks, {"task": name})
         task, trained = recipes.trained_networks(command, networks)

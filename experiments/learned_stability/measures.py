@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from deform_jax import models, probes, warps
 from deform_jax.typing import Perturb, PyTree, Represent
@@ -46,33 +45,28 @@ class Probe:
         return warps.random_tps(grid=self.grid, max_shift=self.max_shift)
 
 
+IMAGENET = Probe(grid=(5, 5), max_shift=10.0, chunk=16)
 SMOKE = Probe(probe_images=16, draws=2)
 
 Draw = tuple[jax.Array, jax.Array]
 """Clean and perturbed images (n, h, w, c), standardised."""
 
 
-def clean_images(probe: Probe, task: runs.Task, index: int) -> jax.Array:
-    """Return the standardised test images of one draw; draws do not share images."""
-    count, available = probe.probe_images, len(task.images.test_images)
-    if count * probe.draws > available:
-        raise SystemExit(f"error: {probe.draws} draws of {count} images exceed the {available} test images.")
-    order_key, _ = jax.random.split(jax.random.key(probe.probe_seed))
-    chosen = np.asarray(jax.random.permutation(order_key, available))[index * count : (index + 1) * count]
-    return task.prepare_clean(None, task.images.test_images[chosen])
-
-
-def draw(probe: Probe, task: runs.Task, index: int, perturb: Perturb | None = None) -> Draw:
-    """Return clean and perturbed images of one draw; ``perturb`` is the paper's deformation by default."""
-    images = clean_images(probe, task, index)
-    _, warp_key = jax.random.split(jax.random.key(probe.probe_seed))
-    keys = jax.random.split(jax.random.fold_in(warp_key, index), len(images))
-    return images, jax.jit(jax.vmap(perturb or probe.perturb))(keys, images)
+def clean_images(probe: Probe, task: runs.Task) -> list[jax.Array]:
+    """Return the standardised test images of every draw; draws do not share images."""
+    found = task.test_examples(probe.probe_images * probe.draws, seed=probe.probe_seed)
+    images = task.prepare_clean(None, found["images"])
+    return [images[i * probe.probe_images : (i + 1) * probe.probe_images] for i in range(probe.draws)]
 
 
 def draws(probe: Probe, task: runs.Task, perturb: Perturb | None = None) -> list[Draw]:
-    """Return every draw of the probe."""
-    return [draw(probe, task, index, perturb) for index in range(probe.draws)]
+    """Return clean and perturbed images of every draw; ``perturb`` is the paper's deformation by default."""
+    _, warp_key = jax.random.split(jax.random.key(probe.probe_seed))
+    warp = jax.jit(jax.vmap(perturb or probe.perturb))
+    return [
+        (images, warp(jax.random.split(jax.random.fold_in(warp_key, index), len(images)), images))
+        for index, images in enumerate(clean_images(probe, task))
+    ]
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
@@ -115,7 +109,7 @@ def both_states(
     rows = []
     drawn = draws(probe, task, perturb)
     for downsampling, networks in trained.items():
-        model = runs.build(settings, downsampling, task.images.num_classes)
+        model = runs.build(settings, downsampling, task.num_classes)
         for network in networks:
             head = {"downsampling": downsampling, "seed": network.seed}
             for index, pair in enumerate(drawn):

@@ -35,6 +35,7 @@ SCALES = {
     "smoke": Settings(recipes.SMOKE, measures.SMOKE),
     "demo": Settings(recipes.DEMO),
     "paper": Settings(recipes.PAPER),
+    "imagenet": Settings(recipes.IMAGENET, measures.IMAGENET),
 }
 
 

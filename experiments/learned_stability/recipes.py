@@ -55,6 +55,16 @@ DEMO = Networks(
 DEMO_PAIR = dataclasses.replace(DEMO, downsamplings=("max", "strided_relu"))
 """With and without pooling, for figures that train networks for several tasks."""
 PAPER = Networks()
+IMAGENET = Networks(
+    downsamplings=("max", "strided_relu"),
+    training=Training(
+        dataset="stream:imagenet2012",
+        network="block_vgg_imagenet",
+        compute_dtype="bfloat16",
+        recipe=training.Recipe(batch_size=256, epochs=90, weight_decay=1e-4, warmup_epochs=1),
+    ),
+)
+"""LS's ImageNet networks; LS gives no recipe, this one is the customary one of residual networks."""
 
 
 def fitted(networks: Networks, *, images: int | None, epochs: int, learning_rate: float, batch_size: int) -> Networks:
@@ -77,9 +87,7 @@ def with_training(networks: Networks, changes: Mapping[str, Any]) -> Networks:
 def train_all(networks: Networks, task: runs.Task, options: cli.Options) -> dict[str, list[runs.Trained]]:
     """Return {downsampling: trained networks, one per seed}, trained or loaded."""
     return {
-        downsampling: runs.train_or_load(
-            networks.training, task, downsampling, range(networks.seeds), options.runs, data_axis=options.data_axis
-        )
+        downsampling: runs.train_or_load(networks.training, task, downsampling, range(networks.seeds), options)
         for downsampling in networks.downsamplings
     }
 
@@ -101,7 +109,7 @@ def accuracy_rows(
             **(head or {}),
             "downsampling": downsampling,
             "seed": network.seed,
-            "train_images": len(task.images.train_images),
+            "train_images": task.train_count,
             "epochs": int(network.history[-1]["epoch"]),
             "train_accuracy": network.history[-1]["accuracy"],
             **({"fitted_accuracy": runs.fitted(networks.training, task, downsampling, network)} if to_fit else {}),
@@ -141,7 +149,7 @@ def measured(command: cli.Command, measure: Callable[[], Tables], *names: str) -
 
 def trained_networks(command: cli.Command, networks: Networks) -> tuple[runs.Task, dict[str, list[runs.Trained]]]:
     """Return the task and its networks, trained or loaded."""
-    task = runs.load_task(networks.training)
+    task = runs.load_task(networks.training, command.options)
     return task, train_all(networks, task, command.options)
 
 

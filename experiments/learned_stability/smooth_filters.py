@@ -40,6 +40,7 @@ SCALES = {
     ),
     "demo": Settings(recipes.DEMO),
     "paper": Settings(recipes.PAPER),
+    "imagenet": Settings(recipes.IMAGENET, dataclasses.replace(measures.IMAGENET, draws=1)),
 }
 
 
@@ -52,12 +53,11 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     wanted = command.settings
     task, trained = recipes.trained_networks(command, wanted.networks)
     drawn = measures.draws(wanted.probe, task)
-    seen = task.prepare_clean(None, task.images.train_images[:BATCH_STATISTICS])
-    count = wanted.accuracy_images
-    test = {"images": task.images.test_images[:count], "labels": task.images.test_labels[:count]}
+    seen = task.prepare_clean(None, task.train_examples(BATCH_STATISTICS))
+    test = task.test_examples(wanted.accuracy_images)
     rows, accuracies = [], []
     for downsampling, networks in trained.items():
-        model = runs.build(wanted.networks.training, downsampling, task.images.num_classes)
+        model = runs.build(wanted.networks.training, downsampling, task.num_classes)
         for network in networks:
             for state, variables in (("init", network.init), ("trained", network.trained)):
                 for amount in sorted(wanted.amounts):

@@ -24,6 +24,7 @@ SCALES = {
     "smoke": Settings(recipes.SMOKE, dataclasses.replace(measures.SMOKE, draws=1)),
     "demo": Settings(recipes.DEMO),
     "paper": Settings(recipes.PAPER),
+    "imagenet": Settings(recipes.IMAGENET, dataclasses.replace(measures.IMAGENET, draws=1)),
 }
 
 
@@ -38,7 +39,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     drawn = measures.draws(wanted.probe, task)
     rows, variations = [], []
     for downsampling, networks in trained.items():
-        model = runs.build(wanted.networks.training, downsampling, task.images.num_classes)
+        model = runs.build(wanted.networks.training, downsampling, task.num_classes)
         for network in networks:
             for step, path in network.steps().items():
                 head = {"downsampling": downsampling, "seed": network.seed, "step": step}

@@ -44,6 +44,11 @@ SCALES = {
     ),
     "demo": Settings(recipes.DEMO),
     "paper": Settings(recipes.PAPER, ascent=Ascent(ascent_images=128, restarts=10, steps=50, every_layer=True)),
+    "imagenet": Settings(
+        recipes.IMAGENET,
+        dataclasses.replace(measures.IMAGENET, draws=1),
+        Ascent(ascent_images=128, restarts=10, steps=50),
+    ),
 }
 
 
@@ -56,10 +61,10 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     """
     wanted = command.settings
     task, trained = recipes.trained_networks(command, wanted.networks)
-    images = measures.clean_images(wanted.probe, task, 0)
+    images = measures.clean_images(wanted.probe, task)[0]
     rows = []
     for downsampling, networks in trained.items():
-        model = runs.build(wanted.networks.training, downsampling, task.images.num_classes)
+        model = runs.build(wanted.networks.training, downsampling, task.num_classes)
         for network in networks:
             initial = models.with_batch_statistics(model, network.init, images)
             for state, variables in (("init", initial), ("trained", network.trained)):
