@@ -213,14 +213,16 @@ def train_or_load(
     found = {seed: loaded for seed in seeds if (loaded := _load(seed, paths[seed])) is not None}
     model = build(settings, downsampling, task.num_classes)
     missing = [seed for seed in seeds if seed not in found]
-    mesh = _layout(len(missing), settings.recipe.batch_size, options.data_axis) if missing else None
-    while missing and mesh is not None:
+    # Where a training set is to be fitted, the test set waits for the end: it would take longer than the epochs.
+    evaluation = task.evaluation if settings.recipe.stop_accuracy is None else None
+    while missing:
+        mesh = _layout(len(missing), settings.recipe.batch_size, options.data_axis)
         group, missing = missing[: mesh.shape["seed"]], missing[mesh.shape["seed"] :]
         training.fit(
             model,
             settings.recipe,
             task.train,
-            evaluation=task.evaluation,
+            evaluation=evaluation,
             prepare=task.prepare,
             prepare_evaluation=task.prepare_clean,
             seeds=group,
@@ -266,23 +268,28 @@ def _load(seed: int, path: pathlib.Path) -> Trained | None:
 
 
 def _layout(seeds: int, batch_size: int, data_axis: int | None) -> Mesh:
-    """Return one mesh for all seeds: as many side by side as divide both seeds and devices, the batch over the rest."""
+    """Return a mesh for the next seeds: as many side by side as divide the devices, the batch over the rest."""
     devices = jax.device_count()
     split = data_axis if data_axis is not None else 1
     if split < 1 or devices % split:
         return training.make_mesh(1, split)  # says which layouts would do
-    side = max(s for s in range(1, seeds + 1) if seeds % s == 0 and devices // split % s == 0)
+    side = max(s for s in range(1, seeds + 1) if devices // split % s == 0)
     if data_axis is None:
         split = max(d for d in range(1, devices // side + 1) if devices // side % d == 0 and batch_size % d == 0)
     return training.make_mesh(side, split)
 
 
-def accuracy(trained: Trained) -> float:
+def accuracy(settings: Training, task: Task, downsampling: str, trained: Trained) -> float:
     """Return the accuracy on the test images after the last epoch."""
-    return float(trained.history[-1]["evaluation_accuracy"])
+    known = trained.history[-1].get("evaluation_accuracy")
+    return float(_evaluate(settings, task, downsampling, trained, task.evaluation) if known is None else known)
 
 
 def fitted(settings: Training, task: Task, downsampling: str, trained: Trained) -> float:
     """Return the final accuracy on the training images, as probed: not augmented, with running batch statistics."""
+    return _evaluate(settings, task, downsampling, trained, task.train)
+
+
+def _evaluate(settings: Training, task: Task, downsampling: str, trained: Trained, images: Any) -> float:
     model = build(settings, downsampling, task.num_classes)
-    return training.evaluate(model, trained.trained, task.train, prepare=task.prepare_clean)["accuracy"]
+    return training.evaluate(model, trained.trained, images, prepare=task.prepare_clean)["accuracy"]

@@ -113,7 +113,7 @@ def accuracy_rows(
             "epochs": int(network.history[-1]["epoch"]),
             "train_accuracy": network.history[-1]["accuracy"],
             **({"fitted_accuracy": runs.fitted(networks.training, task, downsampling, network)} if to_fit else {}),
-            "test_accuracy": runs.accuracy(network),
+            "test_accuracy": runs.accuracy(networks.training, task, downsampling, network),
             "images_per_second": network.history[-1]["images_per_second"],
         }
         for downsampling, members in trained.items()
