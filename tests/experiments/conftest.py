@@ -1,0 +1,57 @@
+"""Every figure at smoke scale, run once per process and shared by all tests that look at its results."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+from figure_results import main_of
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def smoke(runs, tmp_path_factory):
+    """Return a function that runs a figure at smoke scale once and gives its results folder."""
+    done = {}
+
+    def results(name):
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            # One device per seed: eight simulated ones only take longer to compile for.
+            shared = ["--scale", "smoke", "--results", str(folder), "--runs", str(runs), "--data-axis", "1"]
+            main_of(name)(shared)
+            done[name] = folder
+        return done[name]
+
+    return results
+
+
+@pytest.fixture
+def complete(smoke, capsys):
+    """Return a function that checks what every figure must leave behind."""
+
+    def check(name):
+        folder = smoke(name)
+        record = json.loads((folder / "provenance.json").read_text())
+        assert record["scale"] == "smoke"
+        assert record["versions"]["jax"]
+        assert record["command"].startswith(f"python -m experiments {name} --scale smoke")
+        assert str(folder) not in json.dumps(record)
+        tables = {path: path.read_bytes() for path in folder.glob("*.csv")}
+        assert folder / "table.csv" in tables
+        pictures = {path: matplotlib.image.imread(path) for path in folder.glob("*.png")}
+        assert folder / f"{name}.png" in pictures
+        assert all(picture.std() > 0.05 for picture in pictures.values())
+        for path in pictures:
+            path.unlink()
+        main_of(name)(["--scale", "smoke", "--results", str(folder), "--plot-only"])
+        for path, picture in pictures.items():
+            np.testing.assert_array_equal(matplotlib.image.imread(path), picture)
+        assert {path: path.read_bytes() for path in folder.glob("*.csv")} == tables
+        assert "figure:" in capsys.readouterr().out
+
+    return check

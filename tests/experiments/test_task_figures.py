@@ -1,0 +1,119 @@
+"""The figures that train networks for other tasks, at smoke scale, and footnote 1."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import test_figures
+from figure_results import read
+
+from experiments.__main__ import figures
+from experiments.common import cli
+from experiments.common import runs as common
+from experiments.learned_stability import fig5_synthetic_tasks, fig7_random_labels, footnote1_initial_variation
+
+HERE = ("fig5_synthetic_tasks", "fig7_random_labels", "footnote1_initial_variation")
+
+
+def test_every_figure_of_the_listing_is_run_in_the_tests():
+    assert set(figures()) == set(HERE) | set(test_figures.HERE)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_smoke_scale_writes_table_provenance_and_figure_and_redraws(name, complete):
+    complete(name)
+
+
+def test_fig5_has_each_strength_and_a_template_draw_for_each_seed(smoke):
+    table = read(smoke("fig5_synthetic_tasks"))
+    assert len(table) == 2 * 2 * 2 * 8  # strengths, seeds, states, convolutions
+    settings = fig5_synthetic_tasks.SCALES["smoke"]
+    tasks = [
+        common.load_task(fig5_synthetic_tasks.settings_of(settings, 1.0, seed), cli.Options()) for seed in (0, 0, 1)
+    ]
+    first, again, other = (task.train_examples(10) for task in tasks)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    kept = {row["total_variation"] for row in table if row["state"] == "init" and row["layer"] == "block4_conv2"}
+    assert len(kept) == 2  # initial weights depend on the seed alone
+
+
+def test_fig7_s_tasks_share_images_labels_and_initial_weights_where_they_should(smoke):
+    table = read(smoke("fig7_random_labels"))
+    keys = {(row["task"], row["probe"]) for row in table}
+    assert keys == {
+        ("original", "images"),
+        ("random_labels", "images"),
+        ("random_images", "images"),
+        ("random_images", "noise"),
+    }
+    initial = {
+        (row["task"], row["seed"], row["draw"], row["layer"]): row["sensitivity"]
+        for row in table
+        if row["state"] == "init" and row["probe"] == "images"
+    }
+    for (task, *rest), value in initial.items():
+        assert value == initial["original", *rest], task
+    trained = {row["sensitivity"] for row in table if row["state"] == "trained" and row["layer"] == "block4_conv2"}
+    assert len(trained) == 4 * 2 * 2  # tasks and probes, seeds, draws
+    accuracies = read(smoke("fig7_random_labels"), "accuracy")
+    assert {row["task"] for row in accuracies} == {"original", "random_labels", "random_images"}
+    assert all(0 <= float(row["fitted_accuracy"]) <= 1 for row in accuracies)
+
+
+def test_tasks_change_only_what_they_say():
+    settings = fig7_random_labels.SCALES["smoke"].networks.training
+    tasks = {
+        name: common.load_task(dataclasses.replace(settings, task=name), cli.Options()).images
+        for name in ("original", "random_labels", "random_images")
+    }
+    real, labels, noise = (tasks[name] for name in ("original", "random_labels", "random_images"))
+    np.testing.assert_array_equal(labels.train_images, real.train_images)
+    np.testing.assert_array_equal(noise.train_labels, real.train_labels)
+    np.testing.assert_array_equal(labels.test_labels, real.test_labels)
+    assert np.mean(labels.train_labels == real.train_labels) < 0.3
+    assert not np.array_equal(noise.train_images, real.train_images)
+
+
+def test_footnote1_s_closed_forms_and_shapes():
+    """1.85664 is also the limit of a plain simulation with numpy, and 4√2/3 the untruncated one's."""
+    forms = footnote1_initial_variation.closed_forms()
+    assert forms["normal"] == pytest.approx(4 * np.sqrt(2) / 3)
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=2_000_000)
+    kernel = draws[np.abs(draws) < 2][: 9 * 200_000].reshape(3, 3, -1)
+    ratio = sum(np.abs(np.diff(kernel, axis=axis)).sum() for axis in (0, 1)) / np.abs(kernel).sum()
+    # The sd over resampling is 0.0356·√(96 / 200,000) = 0.0008.
+    assert forms["truncated"] == pytest.approx(ratio, abs=0.003)
+    shapes = footnote1_initial_variation.shapes(512)
+    assert shapes[3, 32] == "CIFAR10"
+    assert shapes[64, 64] == "CIFAR10, ImageNet"
+    assert shapes[512, 512] == "ImageNet"
+    assert max(out for _, out in footnote1_initial_variation.shapes(64)) == 64
+
+
+def test_footnote1_counts_every_draw(smoke):
+    table = read(smoke("footnote1_initial_variation"))
+    settings = footnote1_initial_variation.SCALES["smoke"]
+    first = [row for row in table if row["shape"] == "3 → 32"]
+    assert sum(int(row["resamples"]) for row in first) == settings.resamples
+    assert len({row["pooled_mean"] for row in first}) == 10
+    assert np.mean([float(row["pooled_sd"]) for row in first]) == pytest.approx(0.0356, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (fig5_synthetic_tasks.main, ["--strengths", "1", "1"], "--strengths must be different"),
+        (fig5_synthetic_tasks.main, ["--strengths", "-1"], "--strengths must be different numbers ≥ 0"),
+        (fig7_random_labels.main, ["--tasks", "random_walk"], "--tasks must name some of"),
+        (fig7_random_labels.main, ["--scale", "imagenet"], "has the scales smoke, demo, paper"),
+        (footnote1_initial_variation.main, ["--resamples", "5"], "--resamples must be at least 20"),
+        (footnote1_initial_variation.main, ["--largest", "8"], "--largest must be at least 32"),
+    ],
+)
+def test_impossible_settings_say_what_to_do(main, arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--scale", "smoke", "--results", str(tmp_path), "--runs", str(tmp_path), *arguments])
+    assert message in " ".join(f"{stop.value.code} {capsys.readouterr().err}".split()).replace("│ ", "")
+    assert not list(tmp_path.iterdir())
