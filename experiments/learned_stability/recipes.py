@@ -101,7 +101,7 @@ def accuracy_rows(
     """Return one row per network with its accuracies at the end.
 
     ``train_accuracy`` is the average over the last epoch, as trained on; ``fitted_accuracy`` that of the final network
-    on all training images, without augmentation and with its running batch statistics (only where it is to be fitted).
+    on all training images, without augmentation (only where it is to be fitted).
     """
     to_fit = networks.training.recipe.stop_accuracy is not None
     return [

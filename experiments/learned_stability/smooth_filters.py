@@ -12,9 +12,6 @@ from deform_jax.typing import PyTree
 from experiments.common import cli, plots, runs, statistics, tables
 from experiments.learned_stability import measures, recipes
 
-BATCH_STATISTICS = 512
-"""Training images from which batch norm's statistics are taken anew after the filters have changed."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -53,7 +50,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     wanted = command.settings
     task, trained = recipes.trained_networks(command, wanted.networks)
     drawn = measures.draws(wanted.probe, task)
-    seen = task.prepare_clean(None, task.train_examples(BATCH_STATISTICS))
+    seen = task.prepare_clean(None, task.train_examples(runs.BATCH_STATISTICS))
     test = task.test_examples(wanted.accuracy_images)
     rows, accuracies = [], []
     for downsampling, networks in trained.items():
