@@ -46,6 +46,8 @@ class Claim:
     """Columns that make the groups; the first one's members are resampled."""
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Only rows with these values."""
+    network: str | None = None
+    """Only results of this architecture."""
     question: bool = False
     """A question that the paper leaves open, not a claim of it."""
 
@@ -59,6 +61,10 @@ class Claim:
 
 def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> dict[str, Any] | None:
     """Return the claim's row for one results folder, or None where the folder does not hold what it is tested on."""
+    record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    training = record["settings"].get("networks", {}).get("training", {})
+    if claim.network not in (None, training.get("network", claim.network)):
+        return None
     path = folder / f"{claim.table}.csv"
     rows = [row for row in tables.read(path) if all(row.get(k) == v for k, v in claim.where.items())]
     if not rows or claim.value not in rows[0] or any(name not in rows[0] for name in claim.by):
@@ -85,7 +91,7 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
         "high": row["high"],
         "verdict": verdict(claim, row["low"], row["high"], seeds=min(groups.values())),
         "figure": claim.figure,
-        **_scale(folder),
+        **_scale(folder, training),
         "networks_per_group": min(groups.values()),
     }
 
@@ -178,12 +184,10 @@ def _untested(claim: Claim) -> dict[str, Any]:
     }
 
 
-def _scale(folder: pathlib.Path) -> dict[str, Any]:
+def _scale(folder: pathlib.Path, training: Mapping[str, Any]) -> dict[str, Any]:
     """Return at what scale, on which data and with how much training a result was made."""
-    record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     if not (folder / "accuracy.csv").is_file():
         return {"scale": folder.name, "data": "untrained networks", "images_trained_on": 0}
-    training = record["settings"]["networks"]["training"]
     rows = tables.read(folder / "accuracy.csv")
     images, epochs = (int(max(row[name] for row in rows)) for name in ("train_images", "epochs"))
     length = f"{epochs} epoch{'s' if epochs > 1 else ''}"

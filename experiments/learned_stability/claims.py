@@ -3,6 +3,7 @@
 Statistics are over layers after the input, and means over seeds; thresholds are ours, since LS gives curves.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -142,10 +143,11 @@ def _detour(values: Values) -> float:
     return float(np.mean(shares))
 
 
+CIFAR10, IMAGENET = "block_vgg_cifar10", "block_vgg_imagenet"
 SENSITIVITY, VARIATION, RANDOM = "fig3_layer_sensitivity", "fig6_filter_smoothness", "fig7_random_labels"
 INITIAL = "footnote1_initial_variation"
 
-CLAIMS = (
+_CLAIMS = (
     Claim(
         "pooling_at_initialisation",
         "3.1",
@@ -230,6 +232,17 @@ CLAIMS = (
         "largest ratio of mean sensitivity between successive σ",
         _least_fall,
         high=1.0,
+        by=("downsampling", "sigma"),
+    ),
+    Claim(
+        "smooth_initialisation_euclidean",
+        "4.2, Fig. 4; 2.1",
+        "As σ grows, the representations become less sensitive to deformation, in the Euclidean distance too",
+        "fig4_smoothed_initialisation",
+        "largest ratio of mean sensitivity between successive σ",
+        _least_fall,
+        high=1.0,
+        value="euclidean",
         by=("downsampling", "sigma"),
     ),
     Claim(
@@ -318,6 +331,18 @@ CLAIMS = (
         "spread over downsamplings of sensitivity, random labels over true labels fitted alike",
         _task_spread_ratio,
         low=1.0,
+        by=("downsampling", "task"),
+        where={"state": "trained", "probe": "images"},
+    ),
+    Claim(
+        "random_labels_euclidean_differs",
+        "5, Fig. 7; 2.1",
+        "The same in the Euclidean distance",
+        RANDOM,
+        "spread over downsamplings of sensitivity, random labels over true labels fitted alike",
+        _task_spread_ratio,
+        low=1.0,
+        value="euclidean",
         by=("downsampling", "task"),
         where={"state": "trained", "probe": "images"},
     ),
@@ -441,3 +466,34 @@ CLAIMS = (
         question=True,
     ),
 )
+
+_ON_IMAGENET = (
+    ("pooling_at_initialisation", "3.1, Fig. 3a"),
+    ("early_layers_rise", "3.2, Fig. 3b"),
+    ("similar_after_training", "3.3, Fig. 3b"),
+    ("training_smooths", "4.4, Fig. 6a"),
+)
+
+CLAIMS = (
+    *(dataclasses.replace(one, network=CIFAR10) for one in _CLAIMS),
+    *(
+        dataclasses.replace(
+            one, key=f"imagenet_{key}", place=place, sentence=f"ImageNet form: {one.sentence}", network=IMAGENET
+        )
+        for key, place in _ON_IMAGENET
+        for one in _CLAIMS
+        if one.key == key
+    ),
+    Claim(
+        "imagenet_smoothness_rises_with_depth",
+        "4.4, Fig. 6a",
+        "ImageNet form: filters in the upper layers are particularly smooth",
+        VARIATION,
+        "rank correlation of trained total variation with the layer's number",
+        _rank_with_layer,
+        high=0.0,
+        value="total_variation",
+        network=IMAGENET,
+    ),
+)
+"""In the CIFAR10 form, and, where LS says it of ImageNet, in that."""

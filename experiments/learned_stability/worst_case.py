@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -23,6 +23,8 @@ class Ascent:
     """Random starts, of which each image keeps its best."""
     steps: int = 20
     """Steps of projected sign-gradient ascent from each start."""
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    """What is measured and maximised: LS's cosine distance, or the Euclidean one."""
     every_layer: bool = False
     """Seek it anew for each layer's own distance (many times the work), instead of once for the last layer's."""
 
@@ -79,7 +81,8 @@ def _rows(wanted: Settings, represent: Represent, images: jax.Array, head: Mappi
     starts = [_starts(probe, len(chosen), restart) for restart in range(ascent.restarts)]
     sampled, normaliser = [], {}
     for start in starts:
-        parts = probes.sensitivity_parts(represent, images, _padded(_deform(start, chosen), images), chunk=probe.chunk)
+        deformed = _padded(_deform(start, chosen), images)
+        parts = probes.sensitivity_parts(represent, images, deformed, distance=ascent.distance, chunk=probe.chunk)
         sampled.append({layer: np.asarray(n)[: len(chosen)].mean() for layer, n in parts.numerators.items()})
         normaliser = {layer: float(value) for layer, value in parts.normaliser.items()}
     layers = list(normaliser)
@@ -94,6 +97,7 @@ def _rows(wanted: Settings, represent: Represent, images: jax.Array, head: Mappi
                 weights={target: 1.0},
                 limit=probe.max_shift,
                 steps=ascent.steps,
+                distance=ascent.distance,
                 chunk=probe.chunk,
             )
             for start in starts
@@ -181,10 +185,10 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
             panel.plot(x, sampled, color=colour, linestyle=":")
         panel.set_title(title)
     axes[0].set_ylim(bottom=0)
-    axes[0].set_ylabel(measures.LABELS["sensitivity"])
+    ascent = command.settings.ascent
+    axes[0].set_ylabel(f"normalised {ascent.distance} distance")
     axes[1].plot([], [], color="black", linestyle=":", label="random deformations")
     axes[1].legend(fontsize=7)
-    ascent = command.settings.ascent
     what = "each layer's own distance" if several else "the last layer's distance"
     sought = f"{what} maximised for {ascent.ascent_images} images, {ascent.steps} steps, {ascent.restarts} starts"
     stamp = f"{recipes.stamp(command.options.scale, command.settings.networks)} · {sought}"

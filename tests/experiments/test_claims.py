@@ -1,6 +1,5 @@
 """Verdicts, on tables whose answer is known; the claims of LS on made-up results; the table in the README."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -11,6 +10,7 @@ from experiments.common import claims, tables
 from experiments.learned_stability import claims as ls
 
 ROOT = pathlib.Path(__file__).parents[2]
+CIFAR10 = {"settings": {"networks": {"training": {"dataset": "x", "width": 1.0, "network": "block_vgg_cifar10"}}}}
 DOWNSAMPLINGS = ("max", "average", "subsample", "strided", "strided_relu")
 
 
@@ -112,7 +112,7 @@ def results(folder, *, spread_init, spread_trained, level, fall):
                     variation.append({**row, "total_variation": smooth})
     for figure, rows in (("fig3_layer_sensitivity", sensitivity), ("fig6_filter_smoothness", variation)):
         tables.write(folder / figure / "demo" / "table.csv", rows)
-        tables.write_json(folder / figure / "demo" / "provenance.json", {"settings": {}})
+        tables.write_json(folder / figure / "demo" / "provenance.json", CIFAR10)
 
 
 def verdicts(folder):
@@ -143,9 +143,20 @@ def test_and_do_not_in_its_opposite(tmp_path):
         assert found[name] == "does not hold", name
 
 
+def test_results_of_one_architecture_say_nothing_of_the_other(tmp_path):
+    results(tmp_path, spread_init=0.2, spread_trained=0.0, level=1.3, fall=0.8)
+    assert verdicts(tmp_path)["imagenet_training_smooths"] == "not tested"
+    for path in tmp_path.glob("*/demo/provenance.json"):
+        path.write_text(path.read_text().replace("cifar10", "imagenet"))
+    found = verdicts(tmp_path)
+    assert found["training_smooths"] == "not tested"
+    assert found["imagenet_training_smooths"] == found["imagenet_pooling_at_initialisation"] == "holds"
+    assert found["imagenet_smoothness_rises_with_depth"] == "does not hold"  # in a world of the CIFAR10 kind
+
+
 def table(folder, figure, name, rows):
     tables.write(folder / figure / "demo" / f"{name}.csv", rows)
-    tables.write_json(folder / figure / "demo" / "provenance.json", {"settings": {}})
+    tables.write_json(folder / figure / "demo" / "provenance.json", CIFAR10)
 
 
 @pytest.mark.parametrize(("sign", "verdict"), [(1, "holds"), (-1, "does not hold")])
@@ -161,7 +172,8 @@ def test_claims_on_the_other_figures(tmp_path, sign, verdict):
                 return x * (1 + 0.005 * rng.normal())
 
             for sigma in (0.0, 1.0, 2.0):
-                rows["fig4"].append({**head, "sigma": sigma, "sensitivity": value(1 - 0.2 * sign * sigma)})
+                falling = value(1 - 0.2 * sign * sigma)
+                rows["fig4"].append({**head, "sigma": sigma, "sensitivity": falling, "euclidean": falling})
             for strength in (1.0, 2.0, 3.0):
                 smoother = value(1.8 * (1 - 0.1 * sign * strength))
                 rows["fig5"] += [
@@ -171,7 +183,8 @@ def test_claims_on_the_other_figures(tmp_path, sign, verdict):
             for task, spread in (("original", 0.05), ("random_labels", 0.05 + 0.04 * sign)):
                 apart = value(1 + spread * (position - 2))
                 row = {**head, "task": task, "state": "trained", "probe": "images"}
-                rows["labels"].append({**row, "sensitivity": apart if sign > 0 or task == "original" else value(1.0)})
+                moved = apart if sign > 0 or task == "original" else value(1.0)
+                rows["labels"].append({**row, "sensitivity": moved, "euclidean": moved})
                 rows["variation"].append({**row, "total_variation": apart})
                 rows["accuracy"].append(
                     {**head, "task": task, "fitted_accuracy": 0.97 if sign > 0 else 0.5 + seed / 99}
@@ -186,13 +199,11 @@ def test_claims_on_the_other_figures(tmp_path, sign, verdict):
     table(tmp_path, "fig5_synthetic_tasks", "table", rows["fig5"])
     for name in ("labels", "variation", "accuracy"):
         table(tmp_path, "fig7_random_labels", "table" if name == "labels" else name, rows[name])
-    record = {"settings": {"networks": {"training": {"dataset": "x", "width": 1.0}}}}
-    (tmp_path / "fig7_random_labels" / "demo" / "provenance.json").write_text(json.dumps(record))
     for name in ("table", "variation"):
         table(tmp_path, "trajectories", name, rows["steps"])
     table(tmp_path, "worst_case", "table", rows["worst"])
     found = {name: v for name, v in verdicts(tmp_path).items() if v != "not tested"}
-    assert len(found) == 11
+    assert len(found) == 13
     assert set(found.values()) == {verdict}, found
 
 
