@@ -11,12 +11,13 @@ import importlib
 import json
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from experiments.common import statistics, tables
+from experiments.common import cli, statistics, tables
 
 Values = Mapping[tuple[Any, ...], np.ndarray]
 """{(group, …): (seeds, layers)}; arrays whose keys begin with the same group are resampled together."""
@@ -130,14 +131,19 @@ def verdicts(claims: Sequence[Claim], results: pathlib.Path, *, resamples: int =
 
 
 def best(rows: Sequence[tables.Row]) -> list[tables.Row]:
-    """Return for each claim the row of the largest scale: most networks per group, then most training."""
+    """Return for each claim the row of the largest scale: most networks per group, most training, then by its name."""
     chosen: dict[str, tables.Row] = {}
     for row in rows:
-        size = (row["networks_per_group"], row["images_trained_on"])
         other = chosen.get(row["claim"])
-        if other is None or size > (other["networks_per_group"], other["images_trained_on"]):
+        if other is None or _size(row) > _size(other):
             chosen[row["claim"]] = row
     return list(chosen.values())
+
+
+def _size(row: tables.Row) -> tuple[int, int, int]:
+    """Untrained networks differ by the scale's name alone."""
+    scales, name = get_args(cli.Scale), row["scale"].split("-")[0]
+    return row["networks_per_group"], row["images_trained_on"], scales.index(name) if name in scales else -1
 
 
 def markdown(rows: Sequence[tables.Row]) -> str:
@@ -189,6 +195,8 @@ def _scale(folder: pathlib.Path, training: Mapping[str, Any]) -> dict[str, Any]:
     if not (folder / "accuracy.csv").is_file():
         return {"scale": folder.name, "data": "untrained networks", "images_trained_on": 0}
     rows = tables.read(folder / "accuracy.csv")
+    if "train_images" not in rows[0]:
+        sys.exit(f"error: {folder} holds results of an earlier version. Run the figure again, or remove the folder.")
     images, epochs = (int(max(row[name] for row in rows)) for name in ("train_images", "epochs"))
     length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
     data = f"{training['dataset']}, {images:,} images, up to {length}, width × {training['width']:g}"

@@ -32,6 +32,8 @@ def _ratio(state: str) -> Callable[[Values], float]:
     """Return the geometric mean over layers, from the first downsampling on, of unpooled over pooled."""
 
     def statistic(values: Values) -> float:
+        if len({key[0] in POOLED for key in values}) < 2:
+            return float("nan")
         without, pooled = (_mean(values, state=state, pooled=p)[FIRST_DOWN:] for p in (False, True))
         return float(np.exp(np.log(without / pooled).mean()))
 
@@ -56,8 +58,10 @@ def _share_raised(values: Values) -> float:
 
 def _spread(values: Values, state: str, column: int = 1) -> float:
     """Return the sd over downsamplings of means over seeds, over their mean, averaged over layers."""
-    means = np.stack([array.mean(axis=0) for key, array in values.items() if key[column] == state])
-    return float((means.std(axis=0, ddof=1) / means.mean(axis=0)).mean()) if len(means) > 1 else float("nan")
+    means = [array.mean(axis=0) for key, array in values.items() if key[column] == state]
+    if len(means) < 2:
+        return float("nan")
+    return float((np.std(means, axis=0, ddof=1) / np.mean(means, axis=0)).mean())
 
 
 def _spread_left(values: Values) -> float:
@@ -66,8 +70,8 @@ def _spread_left(values: Values) -> float:
 
 def _least_fall(values: Values) -> float:
     """Return the largest ratio of successive means, in order of the second part of the keys: below 1 is falling."""
-    by_step = _by_step(values)
-    return float(max(after / before for before, after in itertools.pairwise(by_step)))
+    ratios = [after / before for before, after in itertools.pairwise(_by_step(values))]
+    return float(max(ratios, default=float("nan")))
 
 
 def _by_step(values: Values) -> list[float]:
@@ -77,7 +81,7 @@ def _by_step(values: Values) -> list[float]:
 
 def _last_over_first(values: Values) -> float:
     by_step = _by_step(values)
-    return by_step[-1] / by_step[0]
+    return by_step[-1] / by_step[0] if len(by_step) > 1 else float("nan")
 
 
 def _trained_over_initial(values: Values) -> float:
@@ -134,6 +138,8 @@ def _worst_ratio(values: Values) -> float:
 def _detour(values: Values) -> float:
     """Return the share of the way over steps that is undone again, over downsamplings (keys: downsampling, step)."""
     steps = sorted({key[1] for key in values})
+    if len(steps) < 3:  # two points have no way between them to undo
+        return float("nan")
     names = sorted({key[0] for key in values})
     shares = []
     for name in names:
@@ -463,6 +469,7 @@ _CLAIMS = (
         low=1 / 1.1,
         high=1.1,
         value="worst",
+        where={"target": "block4_down"},
         question=True,
     ),
 )

@@ -95,6 +95,38 @@ def test_the_largest_scale_speaks_and_a_claim_without_results_says_what_to_run(t
     assert "run `other`" in text
 
 
+def test_among_untrained_networks_the_larger_scale_speaks():
+    row = {"claim": "key", "networks_per_group": 5, "images_trained_on": 0}
+    rows = [{**row, "scale": scale} for scale in ("demo", "imagenet", "paper", "smoke", "elsewhere")]
+    for order in (rows, rows[::-1]):
+        assert [one["scale"] for one in claims.best(order)] == ["imagenet"]
+
+
+def test_results_of_an_earlier_version_are_named(tmp_path):
+    made_up(tmp_path, 1.0)
+    tables.write(tmp_path / "accuracy.csv", [{"epochs": 1}])
+    with pytest.raises(SystemExit, match="earlier version"):
+        claims.evaluate(claim(), tmp_path, resamples=1)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "seconds"),
+    [
+        (ls._ratio("init"), ("init", "trained")),
+        (ls._spread_left, ("init", "trained")),
+        (ls._worst_ratio, ("init", "trained")),
+        (ls._task_spread_ratio, ("random_labels",)),
+        (ls._between_over_within, ("random_labels",)),
+        (ls._least_fall, (1.0,)),
+        (ls._last_over_first, (1.0,)),
+        (ls._detour, (0.0, 5.0)),
+    ],
+)
+def test_too_little_to_compare_is_nan_and_no_error(statistic, seconds):
+    """One downsampling, one task, one strength, or the two ends of a training."""
+    assert np.isnan(statistic({("max", second): 1.0 + np.arange(24.0).reshape(2, 12) for second in seconds}))
+
+
 def results(folder, *, spread_init, spread_trained, level, fall):
     """Fig. 3 and Fig. 6 tables: downsamplings apart by a factor, pooled ones below, trained ones at a level."""
     rng = np.random.default_rng(1)
@@ -193,8 +225,10 @@ def test_claims_on_the_other_figures(tmp_path, sign, verdict):
             for step, height in ((0, 1.0), (1, 0.8 if sign > 0 else 0.2), (2, 0.6)):
                 rows["steps"].append({**head, "step": step, "sensitivity": value(height), "total_variation": height})
             pooled = name in ("max", "average")
-            row = {**head, "state": "trained", "worst": value(2.0 if pooled or sign > 0 else 3.0)}
-            rows["worst"].append(row)
+            row = {**head, "state": "trained"}
+            sought = {**row, "target": "block4_down", "worst": value(2.0 if pooled or sign > 0 else 3.0)}
+            # What the last layer does under deformations sought for another says nothing of its worst case.
+            rows["worst"] += [sought, {**row, "target": "block1_conv1", "worst": 9.0 if pooled else 1.0}]
     table(tmp_path, "fig4_smoothed_initialisation", "table", rows["fig4"])
     table(tmp_path, "fig5_synthetic_tasks", "table", rows["fig5"])
     for name in ("labels", "variation", "accuracy"):
