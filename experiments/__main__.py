@@ -28,7 +28,7 @@ def figures() -> dict[str, tuple[str, str]]:
 def main(arguments: list[str]) -> int:
     known = figures()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m experiments FIGURE [--scale smoke|demo|paper] [--plot-only] [--help] ...\n")
+        print("usage: python -m experiments FIGURE [--scale smoke|demo|paper|imagenet] [--plot-only] [--help] ...\n")
         for paper, title in PAPERS.items():
             lines = [f"  {name:<28} {line}" for name, (folder, line) in known.items() if folder == paper]
             print("\n".join([title, *lines, ""] if lines else []), end="\n" if lines else "")

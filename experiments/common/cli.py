@@ -112,6 +112,10 @@ def script(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             sys.exit(f"error: {error}")
         except (FileNotFoundError, ConnectionError, FloatingPointError) as error:
             sys.exit(f"error: {error}")
+        except ImportError as error:
+            if "pip install" not in str(error):
+                raise
+            sys.exit(f"error: {error}")
 
     return wrapped
 

@@ -298,7 +298,9 @@ def accuracy(settings: Training, task: Task, downsampling: str, trained: Trained
 
 
 def fitted(settings: Training, task: Task, downsampling: str, trained: Trained) -> float:
-    """Return the final accuracy on the training images, as probed: not augmented."""
+    """Return the final accuracy on the training images, as probed: not augmented; NaN for a stream."""
+    if isinstance(task.images, data.ImageStream):
+        return float("nan")
     return _evaluate(settings, task, downsampling, trained, task.train)
 
 

@@ -100,12 +100,13 @@ def sentence(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
         low, high = row["low"] * scale, row["high"] * scale
         return f"{row['value'] * scale:z.{digits}f} (95 % interval {low:z.{digits}f} to {high:z.{digits}f})"
 
+    spread = probe_spread(rows)
+    ending = f" The probe's own spread over draws of images and deformations is {100 * spread:.1f} % of a value."
     return (
         "From the first downsampling on, networks without pooling are more sensitive than networks with pooling by "
         f"{text('difference_init')} at initialisation and by {text('difference_trained')} after training, which "
         f"removes {text('difference_removed', 100, 0)} % of the difference; as a ratio, {text('ratio_init')} before "
-        f"and {text('ratio_trained')} after. The probe's own spread over draws of images and deformations is "
-        f"{100 * probe_spread(rows):.1f} % of a value."
+        f"and {text('ratio_trained')} after.{ending if math.isfinite(spread) else ''}"
     )
 
 

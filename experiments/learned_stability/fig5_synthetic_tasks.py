@@ -1,6 +1,7 @@
 """LS Fig. 5: tasks whose classes are deformations of single images, and how smooth filters become in learning them."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ def settings_of(settings: Settings, strength: float, seed: int) -> runs.Training
 def measure(command: cli.Command[Settings]) -> recipes.Tables:
     """Train or load; return one row per (downsampling, seed, strength, state, layer), accuracies and the templates."""
     settings, options = command.settings, command.options
+    if settings.networks.training.task != "deformed_templates":
+        sys.exit(f"error: --task is deformed_templates here; {settings.networks.training.task} was given.")
     rows, accuracies = [], []
     for strength in sorted(settings.strengths):
         for seed in range(settings.networks.seeds):

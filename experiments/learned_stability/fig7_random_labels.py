@@ -1,6 +1,7 @@
 """LS Figs 6c and 7, and section 5's random images: smoothness and sensitivity of networks that fitted random tasks."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,10 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     """
     settings = command.settings
     rows: recipes.Tables = {"table": [], "variation": [], "accuracy": []}
-    real = runs.load_task(settings.networks.training, command.options)
+    if settings.networks.training.recipe.stop_accuracy is None:
+        sys.exit("error: --stop-accuracy must be a number: every task is trained until it is fitted alike.")
+    original = recipes.with_training(settings.networks, {"task": "original"})
+    real = runs.load_task(original.training, command.options)
     for name in settings.tasks:
         networks = recipes.with_training(settings.networks, {"task": name})
         task, ended = recipes.trained_networks(command, networks)

@@ -39,6 +39,14 @@ class Probe:
     chunk: int | None = None
     """Images a network sees at once while probing; None: all (faster), a number: less memory."""
 
+    def __post_init__(self) -> None:
+        for name, value, least in (("probe-images", self.probe_images, 2), ("draws", self.draws, 1)):
+            if value < least:
+                raise ValueError(f"--{name} must be at least {least}; {value} given.")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"--chunk must be at least 1, or None; {self.chunk} given.")
+        _ = self.perturb  # its own checks, before anything is trained
+
     @property
     def perturb(self) -> Perturb:
         """The paper's random deformation of one image."""

@@ -21,6 +21,9 @@ class Settings:
     max_factor: float = 1.1
     """Scaling about the centre: log-uniform between 1/factor and factor. Translations use --max-shift, pixels."""
 
+    def __post_init__(self) -> None:
+        self.perturbations()  # their own checks, before anything is trained
+
     def perturbations(self) -> Mapping[str, Perturb]:
         """Return {name: perturbation}."""
         return {

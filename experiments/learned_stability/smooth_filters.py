@@ -27,6 +27,14 @@ class Settings:
     accuracy_images: int = 2000
     """Test images, the first ones, on which accuracy is measured after every change."""
 
+    def __post_init__(self) -> None:
+        if 0 not in self.amounts or len(set(self.amounts)) != len(self.amounts) or len(self.amounts) < 2:
+            raise ValueError(f"--amounts must be different numbers, 0 and others; {self.amounts} given.")
+        if not 0 < self.sigma <= 1e4:
+            raise ValueError(f"--sigma must be above 0 and at most 1e4 pixels; {self.sigma} given.")
+        if self.accuracy_images < 1:
+            raise ValueError(f"--accuracy-images must be at least 1; {self.accuracy_images} given.")
+
 
 SCALES = {
     "smoke": Settings(

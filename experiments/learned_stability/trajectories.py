@@ -1,6 +1,7 @@
 """Open question of LS 6: how sensitivity and smoothness of every layer move during training; is the way monotone?"""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -35,7 +36,13 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     training the running averages are still those of the first steps.
     """
     wanted = command.settings
+    if wanted.networks.training.recipe.stop_accuracy is not None:
+        sys.exit("error: --stop-accuracy must be None here: all networks are compared at the same steps.")
     task, trained = recipes.trained_networks(command, wanted.networks)
+    kept = runs.log_spaced(wanted.networks.training.recipe, task.train_count)
+    for network in (one for members in trained.values() for one in members):
+        if not set(kept).issubset(network.steps()):
+            sys.exit(f"error: {network.folder} lacks states of some steps. Move it away, to have it trained again.")
     drawn = measures.draws(wanted.probe, task)
     rows, variations = [], []
     for downsampling, networks in trained.items():

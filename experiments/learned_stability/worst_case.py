@@ -28,6 +28,11 @@ class Ascent:
     every_layer: bool = False
     """Seek it anew for each layer's own distance (many times the work), instead of once for the last layer's."""
 
+    def __post_init__(self) -> None:
+        for name in ("ascent_images", "restarts", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1; {getattr(self, name)} given.")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -36,6 +41,13 @@ class Settings:
     networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
     probe: measures.Probe = dataclasses.field(default_factory=lambda: measures.Probe(draws=1))
     ascent: Ascent = dataclasses.field(default_factory=Ascent)
+
+    def __post_init__(self) -> None:
+        images, available = self.ascent.ascent_images, self.probe.probe_images
+        if images > available:
+            raise ValueError(f"--ascent-images must be at most --probe-images, {available}; {images} given.")
+        if self.probe.draws != 1:
+            raise ValueError(f"--draws must be 1 here: one draw's images are used; {self.probe.draws} given.")
 
 
 SCALES = {

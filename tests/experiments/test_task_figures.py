@@ -7,10 +7,19 @@ import pytest
 import test_figures
 from figure_results import read
 
+from deform_jax import data
 from experiments.__main__ import figures
 from experiments.common import cli
 from experiments.common import runs as common
-from experiments.learned_stability import fig5_synthetic_tasks, fig7_random_labels, footnote1_initial_variation
+from experiments.learned_stability import (
+    fig5_synthetic_tasks,
+    fig7_random_labels,
+    footnote1_initial_variation,
+    pose_sensitivity,
+    smooth_filters,
+    trajectories,
+    worst_case,
+)
 
 HERE = ("fig5_synthetic_tasks", "fig7_random_labels", "footnote1_initial_variation")
 
@@ -75,6 +84,23 @@ def test_tasks_change_only_what_they_say():
     assert not np.array_equal(noise.train_images, real.train_images)
 
 
+def test_a_stream_has_no_accuracy_on_its_training_images():
+    """Rather than that on its test images under the same name."""
+    stream = data.ImageStream("x", None, "train", "test", 32, 0, 10, 100, 100)
+    task = common.Task(stream, data.IMAGENET_PREPARE, data.IMAGENET_PREPARE)
+    assert np.isnan(common.fitted(common.Training(), task, "max", None))
+
+
+def test_states_of_every_step_are_needed_for_a_trajectory(monkeypatch, tmp_path):
+    """Two ends alone would pass for a monotone way."""
+    network = common.Trained(0, None, None, [{"step": 4}], tmp_path)
+    (tmp_path / "states" / "step_00000001").mkdir(parents=True)
+    task = type("Task", (), {"train_count": 256})
+    monkeypatch.setattr(trajectories.recipes, "trained_networks", lambda *_: (task, {"max": [network]}))
+    with pytest.raises(SystemExit, match="lacks states of some steps"):
+        trajectories.main(["--scale", "smoke", "--results", str(tmp_path)])
+
+
 def test_footnote1_s_closed_forms_and_shapes():
     """1.85664 is also the limit of a plain simulation with numpy, and 4√2/3 the untruncated one's."""
     forms = footnote1_initial_variation.closed_forms()
@@ -110,6 +136,17 @@ def test_footnote1_counts_every_draw(smoke):
         (fig7_random_labels.main, ["--scale", "imagenet"], "has the scales smoke, demo, paper"),
         (footnote1_initial_variation.main, ["--resamples", "5"], "--resamples must be at least 20"),
         (footnote1_initial_variation.main, ["--largest", "8"], "--largest must be at least 32"),
+        (fig5_synthetic_tasks.main, ["--task", "original"], "--task is deformed_templates here"),
+        (fig7_random_labels.main, ["--stop-accuracy", "None"], "--stop-accuracy must be a number"),
+        (fig7_random_labels.main, ["--draws", "0"], "--draws must be at least 1"),
+        (fig7_random_labels.main, ["--probe-images", "1"], "--probe-images must be at least 2"),
+        (fig7_random_labels.main, ["--grid", "1", "3"], "`grid`"),
+        (pose_sensitivity.main, ["--max-factor", "-2"], "`max_factor`"),
+        (smooth_filters.main, ["--amounts", "-1", "1"], "--amounts must be different numbers, 0 and others"),
+        (trajectories.main, ["--stop-accuracy", "0.9"], "--stop-accuracy must be None here"),
+        (worst_case.main, ["--restarts", "0"], "--restarts must be at least 1"),
+        (worst_case.main, ["--ascent-images", "99"], "--ascent-images must be at most --probe-images, 16"),
+        (worst_case.main, ["--draws", "3"], "--draws must be 1 here"),
     ],
 )
 def test_impossible_settings_say_what_to_do(main, arguments, message, tmp_path, capsys):
