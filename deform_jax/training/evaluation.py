@@ -55,7 +55,7 @@ def evaluate(
     Args:
       model: module of this package.
       variables: its variables, ``{"params": …, "batch_stats": …}``.
-      evaluation: ``images`` (n, h, w, c) uint8, ``labels`` (n,) integers from 0; or a ``EvaluationStream``.
+      evaluation: ``images`` (n, h, w, c) uint8, ``labels`` (n,) integers from 0; or an ``EvaluationStream``.
       prepare: (None, raw images) → images as the network takes them; called without random keys.
 
     Raises:

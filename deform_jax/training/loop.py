@@ -78,7 +78,7 @@ def fit(
       prepare: (per-image keys (n,), raw images) → images as the network takes them; compiled once for all that are
         equal and hash alike, so a frozen dataclass rather than a lambda.
       seeds: as many as the mesh's ``seed`` axis is long.
-      evaluation: like ``train``, or a ``EvaluationStream``; evaluated after every epoch. Or None.
+      evaluation: like ``train``, or an ``EvaluationStream``; evaluated after every epoch. Or None.
       prepare_evaluation: like ``prepare`` without randomness, called with keys None; ``prepare`` by default.
       folders: a different one per seed, or None to keep nothing. One that holds a run of another seed, recipe, model
         or image shape is refused.
@@ -125,10 +125,12 @@ def fit(
                 feed.pace(metrics)
                 done += 1
                 bar.advance(epoch, state.totals)
+                due = checkpoint_steps and done % checkpoint_steps == 0 and done % per_epoch
+                if done in kept or due:
+                    _averages(members, state, epoch + 1)
                 if done in kept:
                     _keep(members, state, f"step_{done:08d}")
-                if checkpoint_steps and done % checkpoint_steps == 0 and done % per_epoch:
-                    _averages(members, state, epoch + 1)
+                if due:
                     _save(members, state, environment, feed)
             averages = _averages(members, state, epoch + 1)
             speed = (per_epoch - first) * recipe.batch_size * len(seeds) / (time.perf_counter() - began)

@@ -41,7 +41,7 @@ class Training:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of convolutions and activations while training; parameters, batch norm and probes stay in float32."""
     train_images: int | None = None
-    """Use only the first so many training images (None: all)."""
+    """Use only the first so many training images (None: all). deformed_templates: images per epoch (None: 12,800)."""
     augment: bool = True
     """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates. Streams always
     train on random resized crops and flips."""
