@@ -121,7 +121,7 @@ def accuracy_rows(
     ]
 
 
-def stamp(scale: str, networks: Networks, *, trained: bool = True) -> str:
+def stamp(scale: str, networks: Networks, *, trained: bool = True, bands: bool = True) -> str:
     """Return the line that says on a figure at what scale it was made."""
     t = networks.training
     size = f", {t.train_images} images" if t.train_images else ""
@@ -129,7 +129,7 @@ def stamp(scale: str, networks: Networks, *, trained: bool = True) -> str:
     length = f"{t.recipe.epochs} epoch(s){stop}" if trained else "not trained"
     return (
         f"scale {scale} · {t.dataset}{size if trained else ''} · {t.network}, width × {t.width:g} · {length} · "
-        f"{networks.seeds} seed(s), band ± 2 sd over seeds"
+        f"{networks.seeds} seed(s), {'band ± 2 sd' if bands else 'means'} over seeds"
     )
 
 

@@ -176,10 +176,9 @@ def plot(command: cli.Command[Settings], found: Sequence[tables.Row]) -> None:
         panel.set_ylabel(text)
         panel.set_ylim(bottom=0)
         panel.legend(fontsize=7)
-    stamp = (
-        f"{recipes.stamp(command.options.scale, command.settings.networks)} · markers: filters as they are; along the "
-        "lines, smoothed (left) or roughened (right) at the same norm"
-    )
+    scale = recipes.stamp(command.options.scale, command.settings.networks, bands=False)
+    what = "markers: filters as they are; along the lines, smoothed (left) or roughened (right) at the same norm"
+    stamp = f"{scale} · {what}"
     print("figure:", plots.save(figure, command.results, "smooth_filters", stamp))
 
 

@@ -129,14 +129,16 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], variations:
         for index in (0, len(layers) // 2, len(layers) - 1):
             axes[2 * half][-1].plot([], [], color=shades[index], label=f"layer {index + 1}")
         axes[2 * half][-1].legend(fontsize=6)
-    stamp = f"{recipes.stamp(command.options.scale, command.settings.networks)} · means over seeds"
+    stamp = recipes.stamp(command.options.scale, command.settings.networks, bands=False)
     print("figure:", plots.save(figure, command.results, "trajectories", stamp))
 
 
 def _curves(axes: Axes, steps: Sequence[float], values: np.ndarray, limits: tuple[float, float]) -> None:
     for layer, shade in enumerate(plots.shades(values.shape[1])):
         axes.plot(steps, values[:, layer], color=shade, linewidth=0.9)
-    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xscale("symlog", linthresh=1, base=2)
+    axes.set_xticks(steps[::3], [f"{step:g}" for step in steps[::3]])
+    axes.minorticks_off()
     axes.set_xlabel("step")
     margin = 0.05 * (limits[1] - limits[0])
     axes.set_ylim(limits[0] - margin, limits[1] + margin)
