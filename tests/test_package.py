@@ -110,6 +110,9 @@ def test_readme_s_python_runs(capsys):
     assert namespace["deformed"].shape == (128, 32, 32, 1)
     assert len(capsys.readouterr().out.splitlines()) == len(namespace["sensitivity"]) == 13
     assert len(namespace["smoothness"]) == 8
+    smoother = deform_jax.probes.filter_statistics(namespace["smoother"], deform_jax.probes.total_variation, size=3)
+    assert all(smoother[layer] < value for layer, value in namespace["smoothness"].items())
+    assert namespace["worst"].distances["block4_down"].shape == (8,)
 
 
 @pytest.mark.parametrize(

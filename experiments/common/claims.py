@@ -15,12 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
-import numpy as np
-
 from experiments.common import cli, statistics, tables
-
-Values = Mapping[tuple[Any, ...], np.ndarray]
-"""{(group, …): (seeds, layers)}; arrays whose keys begin with the same group are resampled together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Claim:
     """Script whose results test it."""
     measures: str
     """What the statistic is, in words."""
-    statistic: Callable[[Values], float]
+    statistic: Callable[[statistics.Values], float]
     low: float = -math.inf
     high: float = math.inf
     """The claim holds for values between ``low`` and ``high``."""
@@ -66,18 +61,15 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
     training = record["settings"].get("networks", {}).get("training", {})
     if claim.network not in (None, training.get("network", claim.network)):
         return None
+    if training.get("task", "original") not in ("original", "deformed_templates"):
+        return None  # a figure that was made for another task than its own
     path = folder / f"{claim.table}.csv"
     rows = [row for row in tables.read(path) if all(row.get(k) == v for k, v in claim.where.items())]
     if not rows or claim.value not in rows[0] or any(name not in rows[0] for name in claim.by):
         return None
-    values = grouped(rows, claim.value, claim.by)
-    groups = {key[0]: len(array) for key, array in values.items()}
-
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
-        chosen = values if seeds is None else {k: array[list(seeds[k[0]])] for k, array in values.items()}
-        return {claim.key: claim.statistic(chosen)}
-
-    (row,) = statistics.bootstrap(statistic, groups, resamples=resamples)
+    values = statistics.grouped(rows, claim.value, claim.by)
+    (row,) = statistics.bootstrap(lambda chosen: {claim.key: claim.statistic(chosen)}, values, resamples=resamples)
+    networks = min(len(array) for array in values.values())
     if math.isnan(row["value"]):
         return None
     return {
@@ -90,34 +82,20 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
         "value": row["value"],
         "low": row["low"],
         "high": row["high"],
-        "verdict": verdict(claim, row["low"], row["high"], seeds=min(groups.values())),
+        "verdict": verdict(claim, row["low"], row["high"]),
         "figure": claim.figure,
         **_scale(folder, training),
-        "networks_per_group": min(groups.values()),
+        "networks_per_group": networks,
     }
 
 
-def verdict(claim: Claim, low: float, high: float, *, seeds: int) -> str:
-    """Return *holds*, *does not hold* or *undecided* from the interval; a single seed decides nothing."""
-    if seeds < 2 or math.isnan(low) or math.isnan(high):
+def verdict(claim: Claim, low: float, high: float) -> str:
+    """Return *holds*, *does not hold* or *undecided* from the interval; a single seed has none and decides nothing."""
+    if math.isnan(low) or math.isnan(high):
         return "undecided"
     if claim.low < low and high < claim.high:
         return "holds"
     return "does not hold" if high < claim.low or low > claim.high else "undecided"
-
-
-def grouped(rows: Sequence[tables.Row], value: str, by: Sequence[str]) -> dict[tuple[Any, ...], np.ndarray]:
-    """Return {values of the columns ``by``: (seeds, layers)}, averaged over anything else."""
-    cells: dict[tuple, dict[tuple, list[float]]] = {}
-    for row in rows:
-        if row.get("layer") != "input":
-            cell = (row.get("seed", 0.0), row.get("layer_index", 0.0))
-            cells.setdefault(tuple(row[name] for name in by), {}).setdefault(cell, []).append(row[value])
-    found = {}
-    for key, members in cells.items():
-        seeds, layers = (sorted({cell[i] for cell in members}) for i in (0, 1))
-        found[key] = np.asarray([[np.mean(members[seed, layer]) for layer in layers] for seed in seeds])
-    return found
 
 
 def verdicts(claims: Sequence[Claim], results: pathlib.Path, *, resamples: int = 2000) -> list[dict[str, Any]]:

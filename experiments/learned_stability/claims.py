@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.common.claims import Claim, Values
+from experiments.common import statistics
+from experiments.common.claims import Claim
+from experiments.common.statistics import Values
+from experiments.learned_stability import fig3_layer_sensitivity
 from experiments.learned_stability.recipes import POOLED
 
 EARLY = 3
@@ -30,14 +33,7 @@ def _mean(values: Values, *, state: str, pooled: bool | None = None) -> np.ndarr
 
 def _ratio(state: str) -> Callable[[Values], float]:
     """Return the geometric mean over layers, from the first downsampling on, of unpooled over pooled."""
-
-    def statistic(values: Values) -> float:
-        if len({key[0] in POOLED for key in values}) < 2:
-            return float("nan")
-        without, pooled = (_mean(values, state=state, pooled=p)[FIRST_DOWN:] for p in (False, True))
-        return float(np.exp(np.log(without / pooled).mean()))
-
-    return statistic
+    return lambda values: fig3_layer_sensitivity.gap(values, state, FIRST_DOWN)["ratio"]
 
 
 def _pooled_change(values: Values) -> float:
@@ -56,12 +52,8 @@ def _share_raised(values: Values) -> float:
     return float(np.mean(raised))
 
 
-def _spread(values: Values, state: str, column: int = 1) -> float:
-    """Return the sd over downsamplings of means over seeds, over their mean, averaged over layers."""
-    means = [array.mean(axis=0) for key, array in values.items() if key[column] == state]
-    if len(means) < 2:
-        return float("nan")
-    return float((np.std(means, axis=0, ddof=1) / np.mean(means, axis=0)).mean())
+def _spread(values: Values, state: str) -> float:
+    return statistics.relative_spread([array for key, array in values.items() if key[1] == state])
 
 
 def _spread_left(values: Values) -> float:
@@ -137,16 +129,9 @@ def _worst_ratio(values: Values) -> float:
 
 def _detour(values: Values) -> float:
     """Return the share of the way over steps that is undone again, over downsamplings (keys: downsampling, step)."""
-    steps = sorted({key[1] for key in values})
-    if len(steps) < 3:  # two points have no way between them to undo
-        return float("nan")
-    names = sorted({key[0] for key in values})
-    shares = []
-    for name in names:
-        path = np.stack([values[name, step].mean(axis=0) for step in steps])
-        way = np.abs(np.diff(path, axis=0)).sum()
-        shares.append(1 - np.abs(path[-1] - path[0]).sum() / way)
-    return float(np.mean(shares))
+    steps, names = sorted({key[1] for key in values}), sorted({key[0] for key in values})
+    paths = [np.stack([values[name, step].mean(axis=0) for step in steps]) for name in names]
+    return float(np.mean([statistics.detour(path) for path in paths]))
 
 
 CIFAR10, IMAGENET = "block_vgg_cifar10", "block_vgg_imagenet"
@@ -177,7 +162,7 @@ _CLAIMS = (
         "3.2",
         "Sensitivity often increases with training, especially in the early layers",
         SENSITIVITY,
-        "log of trained over initial sensitivity, mean over layers 1 to 3 and downsamplings",
+        "log of trained over initial mean sensitivity, mean over layers 1 to 3",
         lambda values: _log_change(values, slice(0, EARLY)),
         low=0.0,
     ),
@@ -476,7 +461,9 @@ _CLAIMS = (
 
 _ON_IMAGENET = (
     ("pooling_at_initialisation", "3.1, Fig. 3a"),
+    ("pooled_networks_change", "3.2, Fig. 3b"),
     ("early_layers_rise", "3.2, Fig. 3b"),
+    ("often_rises", "3.2, Fig. 3b"),
     ("similar_after_training", "3.3, Fig. 3b"),
     ("training_smooths", "4.4, Fig. 6a"),
 )

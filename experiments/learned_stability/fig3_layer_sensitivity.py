@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,16 +37,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     }
 
 
-def by_network(rows: Sequence[tables.Row]) -> dict[tuple[str, str], np.ndarray]:
-    """Return {(downsampling, state): (seeds, layers) sensitivities, averaged over draws}."""
-    return {
-        (name, state): tables.per_seed(tables.select(rows, downsampling=name, state=state), "sensitivity")[1]
-        for name in _names(rows)
-        for state in tables.unique(rows, "state")
-    }
-
-
-def gap(values: Mapping[tuple[str, str], np.ndarray], state: str, first: int) -> dict[str, float]:
+def gap(values: statistics.Values, state: str, first: int) -> dict[str, float]:
     """Return how much more sensitive networks without pooling are than those with it, from layer ``first`` on.
 
     ``ratio`` is the geometric mean over layers of the ratio of mean sensitivities, ``difference`` the mean over layers
@@ -64,16 +55,16 @@ def gap(values: Mapping[tuple[str, str], np.ndarray], state: str, first: int) ->
 
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     """Return the gap before and after training and the share of it that training removes, with intervals."""
-    values = by_network(rows)
-    first = next(i for i, name in enumerate(tables.unique(rows, "layer")) if name.endswith("_down"))
+    values = statistics.grouped(rows, "sensitivity", ("downsampling", "state"))
+    layers = [name for name in tables.unique(rows, "layer") if name != "input"]
+    first = next(i for i, name in enumerate(layers) if name.endswith("_down"))
 
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
-        chosen = {key: array if seeds is None else array[list(seeds[key[0]])] for key, array in values.items()}
-        before, after = (gap(chosen, state, first) for state in ("init", "trained"))
+    def statistic(values: statistics.Values) -> dict[str, float]:
+        before, after = (gap(values, state, first) for state in ("init", "trained"))
         found = {f"{name}_{state}": g[name] for name in before for state, g in (("init", before), ("trained", after))}
         return found | {"difference_removed": 1 - after["difference"] / before["difference"]}
 
-    return statistics.bootstrap(statistic, {name: len(values[name, "init"]) for name in _names(rows)})
+    return statistics.bootstrap(statistic, values)
 
 
 def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deform_jax import models, probes
-from experiments.common import cli, plots, runs, statistics, tables
+from experiments.common import cli, plots, runs, statistics, tables, tasks
 from experiments.learned_stability import measures, recipes
 
 
@@ -36,7 +36,7 @@ SCALES = {
 def measure(command: cli.Command[Settings]) -> recipes.Tables:
     """Return one row per (downsampling, seed, σ, draw, layer); the weights are those that training would start from."""
     settings = command.settings
-    task = runs.load_task(settings.networks.training, command.options)
+    task = tasks.load_task(settings.networks.training, command.options)
     drawn = measures.draws(settings.probe, task)
     variations, rows = [], []
     for downsampling in settings.networks.downsamplings:
@@ -56,23 +56,15 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
 
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     """Return the sensitivity at every σ, averaged over layers and downsamplings, with intervals over seeds."""
-    values = {
-        (name, sigma): tables.per_seed(tables.select(rows, downsampling=name, sigma=sigma), "sensitivity")[1][:, 1:]
-        for name in tables.unique(rows, "downsampling")
-        for sigma in tables.unique(rows, "sigma")
-    }
-    names = tables.unique(rows, "downsampling")
+    values = statistics.grouped(rows, "sensitivity", ("downsampling", "sigma"))
 
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
+    def statistic(values: statistics.Values) -> dict[str, float]:
         return {
-            f"sigma_{sigma:g}": float(
-                np.mean([values[n, sigma][slice(None) if seeds is None else list(seeds[n])].mean() for n in names])
-            )
+            f"sigma_{sigma:g}": float(np.mean([array.mean() for key, array in values.items() if key[1] == sigma]))
             for sigma in tables.unique(rows, "sigma")
         }
 
-    sigma = tables.unique(rows, "sigma")[0]
-    return statistics.bootstrap(statistic, {name: len(values[name, sigma]) for name in names})
+    return statistics.bootstrap(statistic, values)
 
 
 def show(summary: Sequence[tables.Row]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deform_jax import data
-from experiments.common import cli, plots, runs, statistics, tables
+from experiments.common import cli, plots, runs, statistics, tables, tasks
 from experiments.learned_stability import measures, recipes
 
 
@@ -41,7 +41,7 @@ SCALES = {
 }
 
 
-def settings_of(settings: Settings, strength: float, seed: int) -> runs.Training:
+def settings_of(settings: Settings, strength: float, seed: int) -> tasks.Training:
     """Return the training settings of one network."""
     return dataclasses.replace(settings.networks.training, strength=float(strength), task_seed=seed)
 
@@ -55,7 +55,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     for strength in sorted(settings.strengths):
         for seed in range(settings.networks.seeds):
             wanted = settings_of(settings, strength, seed)
-            task = runs.load_task(wanted, options)
+            task = tasks.load_task(wanted, options)
             trained = {
                 name: runs.train_or_load(wanted, task, name, [seed], options)
                 for name in settings.networks.downsamplings
@@ -67,24 +67,16 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
 
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     """Return the total variation at every strength, averaged over layers and downsamplings, and at initialisation."""
-    names, strengths = tables.unique(rows, "downsampling"), tables.unique(rows, "strength")
-    values = {
-        (name, strength, state): tables.per_seed(
-            tables.select(rows, downsampling=name, strength=strength, state=state), "total_variation"
-        )[1]
-        for name in names
-        for strength in strengths
-        for state in ("init", "trained")
-    }
+    strengths = tables.unique(rows, "strength")
+    values = statistics.grouped(rows, "total_variation", ("downsampling", "strength", "state"))
 
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
+    def statistic(values: statistics.Values) -> dict[str, float]:
         def mean(strength: float, state: str) -> float:
-            chosen = [values[n, strength, state][slice(None) if seeds is None else list(seeds[n])] for n in names]
-            return float(np.mean([group.mean() for group in chosen]))
+            return float(np.mean([array.mean() for key, array in values.items() if key[1:] == (strength, state)]))
 
         return {"initial": mean(strengths[0], "init")} | {f"strength_{c:g}": mean(c, "trained") for c in strengths}
 
-    return statistics.bootstrap(statistic, {name: len(values[name, strengths[0], "init"]) for name in names})
+    return statistics.bootstrap(statistic, values)
 
 
 def show(summary: Sequence[tables.Row], accuracies: Sequence[tables.Row]) -> str:
@@ -124,7 +116,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 def plot_templates(command: cli.Command[Settings]) -> None:
     """Draw LS's panel a: left, deformations of four templates at strength 3; right, one column for each strength."""
     strengths = sorted(command.settings.strengths)
-    task = runs.load_task(settings_of(command.settings, strengths[0], 0), command.options)
+    task = tasks.load_task(settings_of(command.settings, strengths[0], 0), command.options)
     templates = task.train_examples(4)
     figure, axes = plots.grid(4, 4 + 1 + len(strengths), size=0.9)
     for i, template in enumerate(templates):

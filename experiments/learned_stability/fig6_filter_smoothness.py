@@ -36,24 +36,16 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
 
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     """Return the mean total variation over layers and networks in both states, and its relative change."""
-    names = tables.unique(rows, "downsampling")
-    values = {
-        (name, state): tables.per_seed(tables.select(rows, downsampling=name, state=state), "total_variation")[1]
-        for name in names
-        for state in ("init", "trained")
-    }
+    values = statistics.grouped(rows, "total_variation", ("downsampling", "state"))
 
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
-        def mean(state: str) -> float:
-            groups = [
-                values[name, state] if seeds is None else values[name, state][list(seeds[name])] for name in names
-            ]
-            return float(np.mean([group.mean() for group in groups]))
-
-        before, after = mean("init"), mean("trained")
+    def statistic(values: statistics.Values) -> dict[str, float]:
+        before, after = (
+            float(np.mean([array.mean() for key, array in values.items() if key[1] == state]))
+            for state in ("init", "trained")
+        )
         return {"mean_init": before, "mean_trained": after, "relative_change": after / before - 1}
 
-    return statistics.bootstrap(statistic, {name: len(values[name, "init"]) for name in names})
+    return statistics.bootstrap(statistic, values)
 
 
 def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:

@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from experiments.common import cli, plots, runs, statistics, tables
+from experiments.common import cli, plots, runs, statistics, tables, tasks
 from experiments.learned_stability import measures, recipes
 
 TITLES = {"original": "true labels", "random_labels": "random labels", "random_images": "random images"}
@@ -57,7 +55,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     if settings.networks.training.recipe.stop_accuracy is None:
         sys.exit("error: --stop-accuracy must be a number: every task is trained until it is fitted alike.")
     original = recipes.with_training(settings.networks, {"task": "original"})
-    real = runs.load_task(original.training, command.options)
+    real = tasks.load_task(original.training, command.options)
     for name in settings.tasks:
         networks = recipes.with_training(settings.networks, {"task": name})
         task, ended = recipes.trained_networks(command, networks)
@@ -80,24 +78,15 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     The statistic is the standard deviation over downsamplings of the mean over seeds, divided by the mean over all and
     averaged over layers (ours: LS shows curves).
     """
-    names = tables.unique(rows, "downsampling")
-    values = {
-        (name, task): tables.per_seed(
-            tables.select(rows, downsampling=name, task=task, state="trained"), rows_value(rows)
-        )[1]
-        for name in names
-        for task in tables.unique(rows, "task")
-    }
+    value = rows_value(rows)
+    values = statistics.grouped(tables.select(rows, state="trained"), value, ("downsampling", "task"))
 
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
-        found = {}
-        for task in tables.unique(rows, "task"):
-            means = np.stack([values[n, task][slice(None) if seeds is None else list(seeds[n])].mean(0) for n in names])
-            spread = means.std(axis=0, ddof=1) if len(names) > 1 else np.full(means.shape[1], np.nan)
-            found[f"{rows_value(rows)}_spread_{task}"] = float((spread / means.mean(0)).mean())
-        return found
+    def statistic(values: statistics.Values) -> dict[str, float]:
+        tasks = tables.unique(rows, "task")
+        arrays = {task: [array for key, array in values.items() if key[1] == task] for task in tasks}
+        return {f"{value}_spread_{task}": statistics.relative_spread(arrays[task]) for task in tasks}
 
-    return statistics.bootstrap(statistic, {n: len(values[n, tables.unique(rows, "task")[0]]) for n in names})
+    return statistics.bootstrap(statistic, values)
 
 
 def rows_value(rows: Sequence[tables.Row]) -> str:

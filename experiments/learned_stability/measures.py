@@ -11,7 +11,7 @@ import jax
 
 from deform_jax import models, probes, warps
 from deform_jax.typing import Perturb, PyTree, Represent
-from experiments.common import runs
+from experiments.common import runs, tasks
 
 DISTANCES: Mapping[str, Any] = {"sensitivity": "cosine", "euclidean": "euclidean"}
 """Column → distance: LS's normalised cosine distance, and the variant it calls qualitatively similar."""
@@ -60,14 +60,14 @@ Draw = tuple[jax.Array, jax.Array]
 """Clean and perturbed images (n, h, w, c), standardised."""
 
 
-def clean_images(probe: Probe, task: runs.Task) -> list[jax.Array]:
+def clean_images(probe: Probe, task: tasks.Task) -> list[jax.Array]:
     """Return the standardised test images of every draw; draws do not share images."""
     found = task.test_examples(probe.probe_images * probe.draws, seed=probe.probe_seed)
     images = task.prepare_clean(None, found["images"])
     return [images[i * probe.probe_images : (i + 1) * probe.probe_images] for i in range(probe.draws)]
 
 
-def draws(probe: Probe, task: runs.Task, perturb: Perturb | None = None) -> list[Draw]:
+def draws(probe: Probe, task: tasks.Task, perturb: Perturb | None = None) -> list[Draw]:
     """Return clean and perturbed images of every draw; ``perturb`` is the paper's deformation by default."""
     _, warp_key = jax.random.split(jax.random.key(probe.probe_seed))
     warp = jax.jit(jax.vmap(perturb or probe.perturb))
@@ -104,8 +104,8 @@ def sensitivity_rows(
 
 def both_states(
     probe: Probe,
-    settings: runs.Training,
-    task: runs.Task,
+    settings: tasks.Training,
+    task: tasks.Task,
     trained: Mapping[str, Sequence[runs.Trained]],
     *,
     perturb: Perturb | None = None,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deform_jax import models, training
-from experiments.common import cli, runs, tables
-from experiments.common.runs import Training
+from experiments.common import cli, runs, tables, tasks
+from experiments.common.tasks import Training
 
 DOWNSAMPLINGS = models.DOWNSAMPLINGS
 POOLED = ("max", "average")
@@ -84,7 +84,7 @@ def with_training(networks: Networks, changes: Mapping[str, Any]) -> Networks:
     return dataclasses.replace(networks, training=dataclasses.replace(networks.training, **changes))
 
 
-def train_all(networks: Networks, task: runs.Task, options: cli.Options) -> dict[str, list[runs.Trained]]:
+def train_all(networks: Networks, task: tasks.Task, options: cli.Options) -> dict[str, list[runs.Trained]]:
     """Return {downsampling: trained networks, one per seed}, trained or loaded."""
     return {
         downsampling: runs.train_or_load(networks.training, task, downsampling, range(networks.seeds), options)
@@ -94,7 +94,7 @@ def train_all(networks: Networks, task: runs.Task, options: cli.Options) -> dict
 
 def accuracy_rows(
     networks: Networks,
-    task: runs.Task,
+    task: tasks.Task,
     trained: Mapping[str, Sequence[runs.Trained]],
     head: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
@@ -147,9 +147,9 @@ def measured(command: cli.Command, measure: Callable[[], Tables], *names: str) -
     return [tables.read(command.results / f"{name}.csv") for name in names]
 
 
-def trained_networks(command: cli.Command, networks: Networks) -> tuple[runs.Task, dict[str, list[runs.Trained]]]:
+def trained_networks(command: cli.Command, networks: Networks) -> tuple[tasks.Task, dict[str, list[runs.Trained]]]:
     """Return the task and its networks, trained or loaded."""
-    task = runs.load_task(networks.training, command.options)
+    task = tasks.load_task(networks.training, command.options)
     return task, train_all(networks, task, command.options)
 
 

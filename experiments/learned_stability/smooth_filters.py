@@ -58,7 +58,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     wanted = command.settings
     task, trained = recipes.trained_networks(command, wanted.networks)
     drawn = measures.draws(wanted.probe, task)
-    seen = task.prepare_clean(None, task.train_examples(runs.BATCH_STATISTICS))
+    seen = task.statistics_examples()
     test = task.test_examples(wanted.accuracy_images)
     rows, accuracies = [], []
     for downsampling, networks in trained.items():
@@ -105,35 +105,28 @@ def summarise(found: Sequence[tables.Row]) -> list[dict[str, Any]]:
     smoothed to the total variation of the trained ones, lose this share of it. 1 would say that smoothness is all.
     ``accuracy_lost_roughened`` is what the former costs in test accuracy.
     """
-    names = tables.unique(found, "downsampling")
-    seeds = tables.unique(found, "seed")
     columns = ("total_variation", "sensitivity", "test_accuracy")
-    curves = {
-        (name, state, seed): np.asarray(
-            [[row[c] for c in columns] for row in tables.select(found, downsampling=name, state=state, seed=seed)]
-        )
+    names, amounts = tables.unique(found, "downsampling"), sorted(tables.unique(found, "amount"))
+    values = {
+        (name, state): np.stack([tables.per_seed(chosen, column, x="amount")[1] for column in columns], axis=-1)
         for name in names
         for state in ("init", "trained")
-        for seed in seeds
+        for chosen in [tables.select(found, downsampling=name, state=state)]
     }
-    zero = sorted(tables.unique(found, "amount")).index(0.0)
+    zero = amounts.index(0.0)
 
-    def mean(name: str, state: str, chosen: Sequence[int]) -> np.ndarray:
-        return np.mean([curves[name, state, seeds[i]] for i in chosen], axis=0)
-
-    def statistic(resampled: dict[str, Sequence[int]] | None) -> dict[str, float]:
+    def statistic(values: statistics.Values) -> dict[str, float]:
         shares: dict[str, list[float]] = {"roughened_share": [], "smoothed_share": [], "accuracy_lost_roughened": []}
         for name in names:
-            chosen = range(len(seeds)) if resampled is None else resampled[name]
-            before, after = (mean(name, state, chosen) for state in ("init", "trained"))
+            before, after = (values[name, state].mean(axis=0) for state in ("init", "trained"))
             taken = before[zero, 1] - after[zero, 1]
             rough = [_at(after, before[zero, 0], column) for column in (1, 2)]
             shares["roughened_share"].append((rough[0] - after[zero, 1]) / taken)
             shares["smoothed_share"].append((before[zero, 1] - _at(before, after[zero, 0], 1)) / taken)
             shares["accuracy_lost_roughened"].append(after[zero, 2] - rough[1])
-        return {name: float(np.mean(values)) for name, values in shares.items()}
+        return {name: float(np.mean(parts)) for name, parts in shares.items()}
 
-    return statistics.bootstrap(statistic, {name: len(seeds) for name in names})
+    return statistics.bootstrap(statistic, values)
 
 
 def _at(curve: np.ndarray, variation: float, column: int) -> float:

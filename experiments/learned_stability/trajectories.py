@@ -68,33 +68,15 @@ def curves(rows: Sequence[tables.Row], value: str, downsampling: str) -> np.ndar
     return np.stack(by_step, axis=1)
 
 
-def detour(values: np.ndarray) -> float:
-    """Return how far paths go back and forth: the share of the way that is undone, from 0 (monotone) to 1 (a circle).
-
-    Of a path v_0 … v_T: 1 − |v_T − v_0| / Σ |v_{t+1} − v_t|, for the mean over seeds, weighted over layers by their
-    way (ours).
-
-    Args:
-      values: (seeds, steps, layers).
-    """
-    mean = values.mean(axis=0)
-    way = np.abs(np.diff(mean, axis=0)).sum()
-    return float(1 - np.abs(mean[-1] - mean[0]).sum() / way) if way > 0 else 0.0
-
-
 def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
-    """Return the detour of every downsampling's paths, with intervals over seeds."""
+    """Return the detour of every downsampling's mean path, with intervals over seeds."""
     value = "sensitivity" if "sensitivity" in rows[0] else "total_variation"
-    names = tables.unique(rows, "downsampling")
-    values = {name: curves(rows, value, name) for name in names}
+    values = {(name,): curves(rows, value, name) for name in tables.unique(rows, "downsampling")}
 
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
-        return {
-            f"{value}_detour_{name}": detour(values[name][slice(None) if seeds is None else list(seeds[name])])
-            for name in names
-        }
+    def statistic(values: statistics.Values) -> dict[str, float]:
+        return {f"{value}_detour_{name}": statistics.detour(array.mean(axis=0)) for (name,), array in values.items()}
 
-    return statistics.bootstrap(statistic, {name: len(values[name]) for name in names})
+    return statistics.bootstrap(statistic, values)
 
 
 def show(summary: Sequence[tables.Row]) -> str:

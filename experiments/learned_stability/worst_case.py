@@ -154,25 +154,22 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     ]
     values = {(n, s, v): by_layer(rows, v, n, s)[:, -1] for n, s, v in keys}
 
-    def statistic(seeds: dict[str, Sequence[int]] | None) -> dict[str, float]:
-        mean = {k: float(v[slice(None) if seeds is None else list(seeds[k[0]])].mean()) for k, v in values.items()}
+    def statistic(values: statistics.Values) -> dict[str, float]:
+        mean = {key: float(array.mean()) for key, array in values.items()}
         found = {}
         for state in ("init", "trained"):
             found |= {
                 f"times_worse_{state}_{n}": mean[n, state, "worst"] / mean[n, state, "sensitivity"] for n in names
             }
             for value in ("sensitivity", "worst"):
-                groups = {
-                    pooled: [mean[n, state, value] for n in names if (n in recipes.POOLED) == pooled]
-                    for pooled in (True, False)
-                }
-                if all(groups.values()):
-                    found[f"unpooled_over_pooled_{value}_{state}"] = float(
-                        np.mean(groups[False]) / np.mean(groups[True])
-                    )
+                without, pooled = (
+                    [mean[n, state, value] for n in names if (n in recipes.POOLED) == group] for group in (False, True)
+                )
+                if without and pooled:
+                    found[f"unpooled_over_pooled_{value}_{state}"] = float(np.mean(without) / np.mean(pooled))
         return found
 
-    return statistics.bootstrap(statistic, {n: len(values[n, "init", "worst"]) for n in names})
+    return statistics.bootstrap(statistic, values)
 
 
 def show(summary: Sequence[tables.Row]) -> str:

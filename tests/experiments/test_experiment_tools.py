@@ -6,8 +6,9 @@ import pathlib
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from experiments.common import cli, runs, settings, statistics, tables
+from experiments.common import cli, settings, statistics, tables, tasks
 from experiments.learned_stability import fig3_layer_sensitivity as fig3
 
 LAYERS = ("input", "block1_conv1", "block1_down", "block2_conv1")
@@ -34,14 +35,19 @@ def test_gap_is_the_geometric_mean_ratio_from_the_first_downsampling_on():
     }
     rows = rows_of(values)
     # Means over seeds 0.3, 0.2 against 0.6, 0.8: ratios 2 and 4. The layers before the first downsampling do not count.
-    assert fig3.gap(fig3.by_network(rows), "init", 2) == pytest.approx({"ratio": math.sqrt(8), "difference": 0.45})
-    assert fig3.gap(fig3.by_network(rows), "trained", 2) == pytest.approx({"ratio": 1.2, "difference": 0.11})
+    grouped = statistics.grouped(rows, "sensitivity", ("downsampling", "state"))
+    assert fig3.gap(grouped, "init", 1) == pytest.approx({"ratio": math.sqrt(8), "difference": 0.45})
+    assert fig3.gap(grouped, "trained", 1) == pytest.approx({"ratio": 1.2, "difference": 0.11})
     summary = {row["statistic"]: row for row in fig3.summarise(rows)}
     assert summary["difference_removed"]["value"] == pytest.approx(1 - 0.11 / 0.45)
-    # With two seeds, the extreme resamples are one seed twice.
-    assert summary["ratio_init"]["low"] == pytest.approx(math.sqrt(1.5 * 0.8 / 0.3))
-    assert summary["ratio_init"]["high"] == pytest.approx(math.sqrt(3 * 8))
-    assert "2.83 (95 % interval 2.00 to 4.90) before" in fig3.sentence(rows, list(summary.values()))
+    # With two seeds, the extreme resamples are one seed twice; their distance from the value is widened.
+    widening = math.sqrt(2) * stats.t.ppf(0.975, 2) / stats.norm.ppf(0.975)
+    low, high = (
+        math.sqrt(8) + widening * (extreme - math.sqrt(8)) for extreme in (math.sqrt(1.5 * 0.8 / 0.3), math.sqrt(3 * 8))
+    )
+    assert summary["ratio_init"]["low"] == pytest.approx(low)
+    assert summary["ratio_init"]["high"] == pytest.approx(high)
+    assert f"2.83 (95 % interval {low:.2f} to {high:.2f}) before" in fig3.sentence(rows, list(summary.values()))
 
 
 def test_the_sentence_needs_both_kinds_of_networks():
@@ -55,22 +61,59 @@ def test_probe_spread_is_the_relative_sd_over_draws():
     assert fig3.probe_spread(rows_of(values)) == pytest.approx(0.01 * math.sqrt(2))
 
 
-def test_bootstrap_covers_a_known_mean():
-    """The percentile interval of a mean of 40 normals is close to ± 1.96 sd/√40 (within 20 %)."""
+def mean(values):
+    return {"mean": float(np.mean([array.mean() for array in values.values()]))}
+
+
+def test_bootstrap_of_many_is_the_textbook_interval():
+    """Of a mean of 40 normals: ± t sd/√40, but for the noise of 2000 resamples (within 10 %)."""
     data = np.random.default_rng(1).normal(size=40)
+    (row,) = statistics.bootstrap(mean, {("all",): data})
+    half = stats.t.ppf(0.975, 39) * data.std(ddof=1) / math.sqrt(40)
+    assert row["low"] == pytest.approx(data.mean() - half, abs=0.1 * half)
+    assert row["high"] == pytest.approx(data.mean() + half, abs=0.1 * half)
 
-    def statistic(seeds):
-        return {"mean": float(data.mean() if seeds is None else data[seeds["all"]].mean())}
 
-    (row,) = statistics.bootstrap(statistic, {"all": 40})
-    half = 1.96 * data.std() / math.sqrt(40)
-    assert row["low"] == pytest.approx(data.mean() - half, abs=0.2 * half)
-    assert row["high"] == pytest.approx(data.mean() + half, abs=0.2 * half)
+@pytest.mark.parametrize(("groups", "seeds"), [(1, 3), (5, 3)])
+def test_intervals_of_few_seeds_cover_what_they_say(groups, seeds):
+    """Of 200 means of normals, 95 % lie within; the standard error of that share is 1.5 %."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        values = {(group,): rng.normal(size=seeds) for group in range(groups)}
+        (row,) = statistics.bootstrap(mean, values, resamples=100)
+        covered += row["low"] < 0 < row["high"]
+    assert 0.9 < covered / 200 <= 0.99
+
+
+def test_one_seed_has_no_interval():
+    (row,) = statistics.bootstrap(mean, {("a",): np.ones(3), ("b",): np.ones(1)}, resamples=5)
+    assert row["value"] == 1
+    assert math.isnan(row["low"])
+    assert math.isnan(row["high"])
+
+
+def test_arrays_of_one_group_are_resampled_together():
+    data = np.random.default_rng(0).normal(size=5)
+
+    def difference(values):
+        return {"difference": float((values["a", "after"] - values["a", "before"]).mean())}
+
+    (row,) = statistics.bootstrap(difference, {("a", "before"): data, ("a", "after"): data + 1})
+    assert (row["low"], row["value"], row["high"]) == pytest.approx((1, 1, 1))
+
+
+def test_detour_and_spread_by_hand():
+    assert statistics.detour(np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 2.0]])) == 0
+    assert statistics.detour(np.array([[0.0], [3.0], [1.0]])) == pytest.approx(1 - 1 / 5)
+    assert math.isnan(statistics.detour(np.zeros((2, 4))))
+    assert statistics.relative_spread([np.array([[1.0]]), np.array([[3.0]])]) == pytest.approx(math.sqrt(2) / 2)
+    assert math.isnan(statistics.relative_spread([np.ones((2, 2))]))
 
 
 def test_hash_is_of_what_differs_from_the_defaults():
-    base = runs.Training()
-    assert settings.digest(base) == settings.digest(runs.Training())
+    base = tasks.Training()
+    assert settings.digest(base) == settings.digest(tasks.Training())
     wider = dataclasses.replace(base, width=0.5)
     assert settings.digest(wider) != settings.digest(base)
     assert settings.differences(wider, base) == {"width": 0.5}

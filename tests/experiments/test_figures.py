@@ -14,7 +14,7 @@ from scipy import ndimage
 from deform_jax import models, training, warps
 from experiments.__main__ import figures
 from experiments.__main__ import main as run
-from experiments.common import cli
+from experiments.common import cli, tasks
 from experiments.common import runs as common
 from experiments.learned_stability import (
     fig3_layer_sensitivity,
@@ -67,7 +67,7 @@ def test_fig3_table_holds_every_single_measurement(smoke):
 def test_fig3_agrees_with_a_numpy_recomputation(smoke, runs):
     """From the saved parameters: the paper's formula by explicit loops, for one network, state, draw and layer."""
     settings = fig3_layer_sensitivity.SCALES["smoke"]
-    task = common.load_task(settings.networks.training, cli.Options())
+    task = tasks.load_task(settings.networks.training, cli.Options())
     images, deformed = measures.draws(settings.probe, task)[1]
     (folder,) = runs.glob("block_vgg_cifar10-max-*/seed_001/states/final")
     model = common.build(settings.networks.training, "max", 10)
@@ -103,7 +103,7 @@ def test_damaged_runs_are_set_aside_and_trained_again(smoke, runs, tmp_path, cap
         damaged[len(damaged) // 2] ^= 1
         largest.write_bytes(damaged)
     options = cli.Options(runs=tmp_path, data_axis=1)
-    again = common.train_or_load(settings, common.load_task(settings, options), "max", [0, 1], options)
+    again = common.train_or_load(settings, tasks.load_task(settings, options), "max", [0, 1], options)
     assert capsys.readouterr().err.count("trained again") == 2
     assert len(list(tmp_path.glob("*/seed_00?.damaged-*"))) == 2
     for network, variables in zip(again, first, strict=True):

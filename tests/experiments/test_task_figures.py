@@ -9,7 +9,7 @@ from figure_results import read
 
 from deform_jax import data
 from experiments.__main__ import figures
-from experiments.common import cli
+from experiments.common import cli, tasks
 from experiments.common import runs as common
 from experiments.learned_stability import (
     fig5_synthetic_tasks,
@@ -37,10 +37,10 @@ def test_fig5_has_each_strength_and_a_template_draw_for_each_seed(smoke):
     table = read(smoke("fig5_synthetic_tasks"))
     assert len(table) == 2 * 2 * 2 * 8  # strengths, seeds, states, convolutions
     settings = fig5_synthetic_tasks.SCALES["smoke"]
-    tasks = [
-        common.load_task(fig5_synthetic_tasks.settings_of(settings, 1.0, seed), cli.Options()) for seed in (0, 0, 1)
+    drawn = [
+        tasks.load_task(fig5_synthetic_tasks.settings_of(settings, 1.0, seed), cli.Options()) for seed in (0, 0, 1)
     ]
-    first, again, other = (task.train_examples(10) for task in tasks)
+    first, again, other = (task.train_examples(10) for task in drawn)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     kept = {row["total_variation"] for row in table if row["state"] == "init" and row["layer"] == "block4_conv2"}
@@ -72,11 +72,11 @@ def test_fig7_s_tasks_share_images_labels_and_initial_weights_where_they_should(
 
 def test_tasks_change_only_what_they_say():
     settings = fig7_random_labels.SCALES["smoke"].networks.training
-    tasks = {
-        name: common.load_task(dataclasses.replace(settings, task=name), cli.Options()).images
+    images = {
+        name: tasks.load_task(dataclasses.replace(settings, task=name), cli.Options()).images
         for name in ("original", "random_labels", "random_images")
     }
-    real, labels, noise = (tasks[name] for name in ("original", "random_labels", "random_images"))
+    real, labels, noise = (images[name] for name in ("original", "random_labels", "random_images"))
     np.testing.assert_array_equal(labels.train_images, real.train_images)
     np.testing.assert_array_equal(noise.train_labels, real.train_labels)
     np.testing.assert_array_equal(labels.test_labels, real.test_labels)
@@ -87,8 +87,8 @@ def test_tasks_change_only_what_they_say():
 def test_a_stream_has_no_accuracy_on_its_training_images():
     """Rather than that on its test images under the same name."""
     stream = data.ImageStream("x", None, "train", "test", 32, 0, 10, 100, 100)
-    task = common.Task(stream, data.IMAGENET_PREPARE, data.IMAGENET_PREPARE)
-    assert np.isnan(common.fitted(common.Training(), task, "max", None))
+    task = tasks.Task(stream, data.IMAGENET_PREPARE, data.IMAGENET_PREPARE)
+    assert np.isnan(common.fitted(tasks.Training(), task, "max", None))
 
 
 def test_states_of_every_step_are_needed_for_a_trajectory(monkeypatch, tmp_path):
