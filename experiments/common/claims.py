@@ -133,7 +133,7 @@ def markdown(rows: Sequence[tables.Row]) -> str:
     for row in rows:
         value = "–"
         if row["verdict"] != "not tested":
-            value = f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+            value = f"{row['value']:.4g} ({row['low']:.4g} to {row['high']:.4g})"
         tested = f"{row['data']}; `{row['figure']}`, {row['scale']}" if row["data"] else f"run `{row['figure']}`"
         cells = [
             row["place"],
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str]) -> int:
     header = ["claim", "verdict", "value", "95 % interval", "holds if", "tested on"]
     lines = [
         [
-            *(row["claim"], row["verdict"], f"{row['value']:.3g}", f"{row['low']:.3g} to {row['high']:.3g}"),
+            *(row["claim"], row["verdict"], f"{row['value']:.4g}", f"{row['low']:.4g} to {row['high']:.4g}"),
             *(row["holds_if"], f"{row['figure']}, {row['scale']}"),
         ]
         for row in chosen

@@ -111,7 +111,8 @@ def _between_over_within(values: Values) -> float:
         return float("nan")
     between = np.std([array.mean(axis=0) for array in chosen], axis=0, ddof=1)
     within = np.sqrt(np.mean([array.var(axis=0, ddof=1) for array in chosen], axis=0))
-    return float((between / within).mean())
+    with np.errstate(divide="ignore"):  # a resample of one seed only has no spread
+        return float((between / within).mean())
 
 
 def _least(values: Values) -> float:

@@ -149,13 +149,13 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
     """Draw mean ± sd by number of filter slices, the closed forms and LS's 1.87 beside."""
     figure, (left, right) = plots.panels(2)
     count = np.asarray([row["channels_in"] * row["channels_out"] for row in rows])
-    for name, colour, marker, label in (
-        ("pooled", plots.LINES["max"][0], "o", "pooled (LS's formula)"),
-        ("per_slice", plots.LINES["subsample"][0], "^", "mean of single slices"),
+    for name, colour, marker, label, aside in (
+        ("pooled", plots.LINES["max"][0], "o", "pooled (LS's formula)", 0.95),
+        ("per_slice", plots.LINES["subsample"][0], "^", "mean of single slices", 1.05),
     ):
         mean, sd = (np.asarray([row[f"{name}_{what}"] for row in rows]) for what in ("mean", "sd"))
-        left.errorbar(count, mean, sd, fmt=marker, color=colour, capsize=2, label=label)
-        right.plot(count, sd, marker, color=colour, label=label)
+        left.errorbar(count * aside, mean, sd, fmt=marker, color=colour, capsize=2, label=label)
+        right.plot(count * aside, sd, marker, color=colour, label=label)
     left.axhline(closed_forms()["truncated"], color="black", linestyle=":", label="closed form, pooled")
     left.axhline(1.87, color="0.6", linestyle="--", label="LS: 1.87")
     for value, label in ((0.035, "LS: 0.035, first layer"), (0.012, "LS: 0.012, larger layers")):
