@@ -19,7 +19,7 @@ class Settings:
 
     networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
     probe: measures.Probe = dataclasses.field(default_factory=lambda: measures.Probe(draws=1))
-    amounts: tuple[float, ...] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
+    amounts: tuple[float, ...] = (-1.0, -0.75, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
     """How much of what a Gaussian blur removes is added to each 3 × 3 filter, at the same norm: −1 smooths wholly, 0
     leaves the filters, positive roughens."""
     sigma: float = 1.0
