@@ -140,7 +140,7 @@ def with_training_statistics(settings: Training, task: Task, downsampling: str, 
     Where training ends while the learning rate is high, and batches are small, the running averages lag behind.
     """
     model = build(settings, downsampling, task.num_classes)
-    images = task.prepare_clean(None, task.statistics_examples())
+    images = task.statistics_examples()
     return trained._replace(trained=models.with_batch_statistics(model, trained.trained, images))
 
 
