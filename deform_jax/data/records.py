@@ -74,7 +74,7 @@ def records(name: str, folder: str | None, split: str) -> Records:
     image_key, label_key, num_classes = tfds_sets.features(tfds, builder, name)
     try:
         source = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
-    except NotImplementedError:
+    except NotImplementedError:  # TFDS's own, for a file format without random access
         tfds_sets.not_prepared(name, folder, f"it is stored under {builder.data_path} in another format")
     except (ValueError, KeyError, AssertionError):
         source = []

@@ -31,7 +31,7 @@ def read(name: str, *, folder: str | os.PathLike | None = None) -> tuple[Arrays,
     try:
         # What tfds.data_source calls, with the builder at hand, which never downloads.
         sources = builder.as_data_source(list(splits.values()))
-    except NotImplementedError:
+    except NotImplementedError:  # TFDS's own, for a file format without random access
         not_prepared(name, folder, f"it is stored under {builder.data_path} in another format")
     arrays = {}
     for (part, split), source in zip(splits.items(), sources, strict=True):

@@ -73,12 +73,7 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
     if math.isnan(row["value"]):
         return None
     return {
-        "claim": claim.key,
-        "kind": "question" if claim.question else "claim",
-        "place": claim.place,
-        "sentence": claim.sentence,
-        "statistic": claim.measures,
-        "holds_if": claim.region,
+        **_head(claim),
         "value": row["value"],
         "low": row["low"],
         "high": row["high"],
@@ -148,7 +143,7 @@ def markdown(rows: Sequence[tables.Row]) -> str:
     return "\n".join(lines)
 
 
-def _untested(claim: Claim) -> dict[str, Any]:
+def _head(claim: Claim) -> dict[str, Any]:
     return {
         "claim": claim.key,
         "kind": "question" if claim.question else "claim",
@@ -156,6 +151,12 @@ def _untested(claim: Claim) -> dict[str, Any]:
         "sentence": claim.sentence,
         "statistic": claim.measures,
         "holds_if": claim.region,
+    }
+
+
+def _untested(claim: Claim) -> dict[str, Any]:
+    return {
+        **_head(claim),
         "value": math.nan,
         "low": math.nan,
         "high": math.nan,

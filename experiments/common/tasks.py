@@ -83,22 +83,17 @@ class Task(NamedTuple):
 
     def test_examples(self, count: int, *, seed: int | None = None) -> dict[str, np.ndarray]:
         """Return ``images`` and ``labels`` of test images: chosen at random, none twice, or the first ones."""
-        if isinstance(self.images, data.ImageStream):
-            available = self.images.test_count
-        else:
-            available = len(self.images.test_labels)
+        stream = self.images if isinstance(self.images, data.ImageStream) else None
+        available = stream.test_count if stream is not None else len(self.evaluation["labels"])
         if count > available:
             sys.exit(f"error: {count} test images are wanted in all, which exceed the {available} test images.")
-        if isinstance(self.images, data.ImageStream):
-            images, labels = self.images.test_examples(count, seed=seed)
+        if stream is not None:
+            images, labels = stream.test_examples(count, seed=seed)
             return {"images": images, "labels": labels}
         chosen: Any = np.arange(count)
         if seed is not None:
             chosen = jax.random.permutation(jax.random.split(jax.random.key(seed))[0], available)[:count]
-        return {
-            "images": np.asarray(self.images.test_images)[chosen],
-            "labels": np.asarray(self.images.test_labels)[chosen],
-        }
+        return {name: np.asarray(array)[chosen] for name, array in self.evaluation.items()}
 
     def train_examples(self, count: int) -> np.ndarray:
         """Return the images of some training examples: the first ones, or the first crops of a stream's seed 0."""

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.__main__ import main as run
 from experiments.common import claims, statistics, tables
+from experiments.learned_stability import claim_statistics as of
 from experiments.learned_stability import claims as ls
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -111,14 +112,14 @@ def test_results_of_an_earlier_version_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("statistic", "seconds"),
     [
-        (ls._ratio("init"), ("init", "trained")),
-        (ls._spread_left, ("init", "trained")),
-        (ls._worst_ratio, ("init", "trained")),
-        (ls._task_spread_ratio, ("random_labels",)),
-        (ls._between_over_within, ("random_labels",)),
-        (ls._least_fall, (1.0,)),
-        (ls._last_over_first, (1.0,)),
-        (ls._detour, (0.0, 5.0)),
+        (of.ratio("init"), ("init", "trained")),
+        (of.spread_left, ("init", "trained")),
+        (of.worst_ratio, ("init", "trained")),
+        (of.task_spread_ratio, ("random_labels",)),
+        (of.between_over_within, ("random_labels",)),
+        (of.least_fall, (1.0,)),
+        (of.last_over_first, (1.0,)),
+        (of.detour, (0.0, 5.0)),
     ],
 )
 def test_too_little_to_compare_is_nan_and_no_error(statistic, seconds):

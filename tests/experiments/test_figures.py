@@ -19,7 +19,6 @@ from experiments.common import runs as common
 from experiments.learned_stability import (
     fig3_layer_sensitivity,
     fig4_smoothed_initialisation,
-    fig6_filter_smoothness,
     measures,
     pose_sensitivity,
     worst_case,
@@ -225,32 +224,6 @@ def test_rotations_are_in_degrees():
     perturb = pose_sensitivity.Settings(max_angle=90.0).perturbations()["rotation"]
     assert perturb == warps.random_rotation(max_angle=float(np.radians(90)))
     assert perturb != warps.random_rotation(max_angle=90.0)
-
-
-def test_the_imagenet_form_trains_on_a_stream_and_goes_on_after_a_kill(photographs, tmp_path, monkeypatch):
-    """At the smallest size its five halvings allow; killed in mid-epoch; to the same bits."""
-    arguments = ["--scale", "imagenet", "--dataset", "stream:photographs", "--data-folder", str(photographs)]
-    arguments += ["--image-size", "32", "--width", "0.016", "--downsamplings", "max", "--seeds", "1", "--epochs", "1"]
-    arguments += ["--batch-size", "8", "--warmup-epochs", "0", "--checkpoint-steps", "2", "--data-axis", "1"]
-    ends = []
-    for name in ("whole", "killed"):
-        folders = ["--runs", str(tmp_path / name), "--results", str(tmp_path / f"{name}_results")]
-        if name == "killed":
-            saved = training.loop._save
-
-            def save_and_die(*parts, saved=saved):
-                saved(*parts)
-                raise KeyboardInterrupt
-
-            monkeypatch.setattr(training.loop, "_save", save_and_die)
-            with pytest.raises(KeyboardInterrupt):
-                fig6_filter_smoothness.main([*arguments, *folders])
-            monkeypatch.undo()
-        fig6_filter_smoothness.main([*arguments, *folders])
-        table = read(tmp_path / f"{name}_results")
-        assert len({row["layer"] for row in table}) == 13
-        ends.append([row["total_variation"] for row in table])
-    assert ends[0] == ends[1]
 
 
 def test_the_listing_and_help_name_figures_settings_units_and_defaults(capsys):
