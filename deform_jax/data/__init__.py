@@ -1,11 +1,12 @@
 """Image sets as uint8 arrays or streams, augmentation, standardisation and tasks made from them, all seeded."""
 
 from deform_jax.data.augment import random_crop_flip
-from deform_jax.data.corruptions import random_images, random_labels
+from deform_jax.data.corruptions import additive_noise, random_images, random_labels
 from deform_jax.data.deformed_templates import DeformedTemplates, choose_templates, deformed_templates
 from deform_jax.data.imagenet import IMAGENET_PREPARE, ImageStream, stream
-from deform_jax.data.images import ImageSet, load
+from deform_jax.data.images import ImageSet, load, pad_images
 from deform_jax.data.prepare import Prepare
+from deform_jax.data.splits import validation_split
 
 __all__ = [
     "IMAGENET_PREPARE",
@@ -13,11 +14,14 @@ __all__ = [
     "ImageSet",
     "ImageStream",
     "Prepare",
+    "additive_noise",
     "choose_templates",
     "deformed_templates",
     "load",
+    "pad_images",
     "random_crop_flip",
     "random_images",
     "random_labels",
     "stream",
+    "validation_split",
 ]

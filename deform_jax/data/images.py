@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,10 +74,39 @@ def load(name: str, *, folder: str | os.PathLike | None = None, size: int | None
     arrays, num_classes = _read(name, folder)
     finished = {}
     for key, value in arrays.items():
-        value = _padded(value, size) if key.endswith("images") else value.astype(np.int32)
+        if key.endswith("images"):
+            value = pad_images(value, [max(length, 32) for length in value.shape[1:3]] if size is None else size)
+        else:
+            value = value.astype(np.int32)
         value.flags.writeable = False  # device_put may alias it on the CPU
         finished[key] = value
     return ImageSet(name=name, num_classes=num_classes, **finished)
+
+
+def pad_images(images: Any, size: int | Sequence[int]) -> np.ndarray:
+    """Return stored images in the middle of black ones: 28 × 28 pixels become 32 × 32 with 2 black ones on each side.
+
+    Args:
+      images: (n, h, w, c) uint8 or int16, as stored; black is 0 there, and no longer after standardisation.
+      size: pixels per side, or (height, width); an odd one more goes to the bottom and the right.
+
+    Raises:
+      TypeError, ValueError: ``images`` are not (n, h, w, c) uint8 or int16, or larger than ``size``.
+
+    Both papers' CIFAR10 networks halve images five times at most, and so need 32 pixels a side.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4:
+        checks.fail("images", "have shape (n, h, w, c)", f"its shape is {images.shape}")
+    if images.dtype not in (np.uint8, np.int16):
+        remedy = "Pad the stored images; `Prepare` standardises them afterwards."
+        checks.fail("images", "be uint8 or int16", f"the dtype is {images.dtype}", remedy, error=TypeError)
+    wanted = checks.size_pair("size", (size, size) if isinstance(size, int | np.integer) else size)
+    if wanted[0] < images.shape[1] or wanted[1] < images.shape[2]:
+        shape = " × ".join(str(s) for s in images.shape[1:3])
+        checks.fail("size", "be at least the images' own", f"{size} was given for {shape} images")
+    margins = [((w - own) // 2, (w - own + 1) // 2) for w, own in zip(wanted, images.shape[1:3], strict=True)]
+    return np.pad(images, ((0, 0), *margins, (0, 0)))
 
 
 def _read(name: str, folder: str | os.PathLike | None) -> tuple[sources.Arrays, int]:
@@ -91,14 +122,3 @@ def _read(name: str, folder: str | os.PathLike | None) -> tuple[sources.Arrays, 
     error = ValueError if isinstance(name, str) else TypeError
     remedy = "TFDS's other image-classification sets are read as 'tfds:NAME', once prepared."
     checks.fail("name", f"be one of {known} or 'tfds:NAME'", f"{name!r} was given", remedy, error=error)
-
-
-def _padded(images: np.ndarray, size: int | None) -> np.ndarray:
-    margins = []
-    for length in images.shape[1:3]:
-        wanted = max(length, 32) if size is None else size
-        if wanted < length:
-            shape = " × ".join(str(s) for s in images.shape[1:3])
-            checks.fail("size", "be at least the images' own", f"{size} was given for {shape} images")
-        margins.append(((wanted - length) // 2, (wanted - length + 1) // 2))
-    return np.pad(images, ((0, 0), *margins, (0, 0)))

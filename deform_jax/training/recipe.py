@@ -19,8 +19,9 @@ class Recipe:
 
     Attributes:
       learning_rate: at the start (after the warm-up).
-      momentum: of SGD, 0 for none.
-      weight_decay: coefficient of ½‖w‖² over kernels (not biases, not batch norm).
+      momentum: of SGD, 0 for none; Adam's β₁, below 1.
+      weight_decay: coefficient of ½‖w‖² over kernels (not biases, not batch norm). Its gradient is added to the
+        loss's, before momentum or Adam's moments, as in PyTorch's ``SGD`` and ``Adam`` (not ``AdamW``).
       schedule: ``"cosine"`` (reaching 0 after the last step) or ``"constant"``.
       warmup_epochs: linear warm-up from 0, in epochs.
       batch_size: images per step over all devices of the ``data`` axis together.
@@ -29,6 +30,8 @@ class Recipe:
         its last epoch, or None. For tasks that are to be fitted, such as random labels; other seeds go on.
       label_smoothing: the part (0 to below 1) of each label's weight that is spread over all classes in the training
         loss; 0 leaves the labels as they are, as in both papers. Evaluation never smooths.
+      method: ``"sgd"`` or ``"adam"`` (Kingma & Ba 2014, arXiv 1412.6980, β₂ = 0.999, ε = 1e-8). SI appendix B.1 trains
+        fully connected networks by Adam at 0.1, a rate that suits the NTK parametrisation.
     """
 
     learning_rate: float = 0.1
@@ -40,6 +43,7 @@ class Recipe:
     epochs: int = 100
     stop_accuracy: float | None = None
     label_smoothing: float = 0.0
+    method: str = "sgd"
 
     def __post_init__(self) -> None:
         checks.number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
@@ -54,6 +58,9 @@ class Recipe:
         checks.number("label_smoothing", self.label_smoothing, minimum=0)
         if self.label_smoothing >= 1:
             checks.fail("label_smoothing", "be below 1", f"{self.label_smoothing} was given")
+        checks.option("method", self.method, ("sgd", "adam"))
+        if self.method == "adam" and self.momentum >= 1:
+            checks.fail("momentum", "be below 1 for Adam", f"{self.momentum} was given", "It is β₁; 0.9 is customary.")
 
     def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
         """Return the optax transformation for epochs of that many steps."""
@@ -63,10 +70,8 @@ class Recipe:
             rate = optax.cosine_decay_schedule(self.learning_rate, max(1, total - warmup))
         if warmup:
             rate = optax.join_schedules([optax.linear_schedule(0.0, self.learning_rate, warmup), rate], [warmup])
-        return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, mask=_kernels),
-            optax.sgd(rate, momentum=self.momentum or None),
-        )
+        rule = optax.adam(rate, b1=self.momentum) if self.method == "adam" else optax.sgd(rate, self.momentum or None)
+        return optax.chain(optax.add_decayed_weights(self.weight_decay, mask=_kernels), rule)
 
 
 def _kernels(params: PyTree) -> PyTree:

@@ -1,5 +1,6 @@
 """The files of each run, and how a group of runs that was killed goes on from them."""
 
+import dataclasses
 import importlib.metadata
 import math
 import os
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from deform_jax import checks
 from deform_jax.training import checkpoints
+from deform_jax.training.recipe import Recipe
 from deform_jax.training.state import State
 
 
@@ -112,7 +114,9 @@ class Member:
         except checkpoints.CorruptCheckpointError as error:
             print(f"{error} It is no longer known which settings the run had.", file=sys.stderr)
             return
-        # Names that only one of the two has are of another version of this package, and no difference.
+        # Runs from before the recipe had some field were trained by its default. Other names that only one of the two
+        # has are of another version of this package, and no difference.
+        before = {f"recipe.{name}": value for name, value in dataclasses.asdict(Recipe()).items()} | before
         pairs = {name: (before[name], now) for name, now in self.settings.items() if name in before}
         changed = [f"{name} {then} instead of {now}" for name, (then, now) in pairs.items() if then != now]
         if changed:

@@ -16,10 +16,15 @@ from deform_jax.typing import Images, PyTree, RandomKey
 Prepare: TypeAlias = Callable[[Any, Array], Images]
 """(per-image keys (n,) or None, raw images (n, h, w, c)) → images as the network takes them. Compared by value."""
 Metrics: TypeAlias = dict[str, jax.Array]
+DROPOUT = 2**31 - 2
+"""Folded into the run's key where epochs (data order, augmentation) and 2³¹ − 1 (initial weights) also are."""
 
 
 def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | None = None) -> tuple[State, Metrics]:
     """Return the state after one optimiser step on ``batch``, and the step's ``loss`` and ``accuracy``.
+
+    Dropout's key is ``fold_in(fold_in(fold_in(key, DROPOUT), step), index on the axis)``: networks with dropout, and
+    they only, depend on how many devices share a batch.
 
     Args:
       state: the run's state.
@@ -28,10 +33,14 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
         over that axis inside the differentiated function, so that gradients come out averaged too.
     """
     model = state.model.clone(axis_name=axis_name)
+    part = jax.lax.axis_index(axis_name) if axis_name else 0
+    dropout = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step), part)
 
     def mean_loss(params: PyTree) -> tuple[jax.Array, tuple[PyTree, jax.Array]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        (logits, _), updated = model.apply(variables, batch["images"], train=True, mutable=["batch_stats"])
+        (logits, _), updated = model.apply(
+            variables, batch["images"], train=True, mutable=["batch_stats"], rngs={"dropout": dropout}
+        )
         smoothing = state.recipe.label_smoothing
         loss = losses.cross_entropy(logits, batch["labels"], smoothing=smoothing).mean()
         accuracy = losses.correct(logits, batch["labels"]).mean()
