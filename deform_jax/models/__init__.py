@@ -1,21 +1,44 @@
 """Flax Linen modules, image → (logits, ordered taps), and the callables that probes take."""
 
-from deform_jax.models.downsampling import DOWNSAMPLINGS, PatchConv, average_pool, max_pool, subsample
-from deform_jax.models.initializers import truncated_normal_fan_in
+from deform_jax.models.alexnet import AlexNet
+from deform_jax.models.block_vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS, BlockVGG
+from deform_jax.models.downsampling import (
+    DOWNSAMPLINGS,
+    PatchConv,
+    adaptive_average_pool,
+    average_pool,
+    max_pool,
+    subsample,
+)
+from deform_jax.models.fully_connected import FullyConnected, NTKDense
+from deform_jax.models.initializers import normal_fan_out, truncated_normal_fan_in, uniform_bias, uniform_fan_in
+from deform_jax.models.lenet import LeNet
 from deform_jax.models.representation import represent, with_batch_statistics
-from deform_jax.models.vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS, BlockVGG, create
+from deform_jax.models.vgg import VGG
+from deform_jax.models.zoo import IMAGENET_ZOO, ZOO, create
 
 __all__ = [
     "CIFAR10_BLOCKS",
     "DOWNSAMPLINGS",
     "IMAGENET_BLOCKS",
+    "IMAGENET_ZOO",
+    "VGG",
+    "ZOO",
+    "AlexNet",
     "BlockVGG",
+    "FullyConnected",
+    "LeNet",
+    "NTKDense",
     "PatchConv",
+    "adaptive_average_pool",
     "average_pool",
     "create",
     "max_pool",
+    "normal_fan_out",
     "represent",
     "subsample",
     "truncated_normal_fan_in",
+    "uniform_bias",
+    "uniform_fan_in",
     "with_batch_statistics",
 ]

@@ -1,164 +1,63 @@
-"""The block VGG of LS section 2.2, with any of its five downsamplings."""
+"""VGG11, 13, 16 and 19, in SI's form for CIFAR10 and in torchvision's for ImageNet."""
 
 from collections import OrderedDict
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from deform_jax import checks
 from deform_jax.models import downsampling as down
-from deform_jax.models.initializers import truncated_normal_fan_in
+from deform_jax.models._layers import ZooNetwork
 from deform_jax.typing import Images, Taps
 
-CIFAR10_BLOCKS = ((2, 32), (2, 64), (2, 128), (2, 256))
-IMAGENET_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+CHANNELS = (64, 128, 256, 512, 512)
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Depth, which counts the three linear layers of the ImageNet form, → convolutions of each stage."""
 
 
-class BlockVGG(nn.Module):
-    """Blocks of 3 × 3 conv–batch norm–ReLU, each followed by a halving; global average pooling; one linear layer.
+class VGG(ZooNetwork):
+    """Five stages of 3 × 3 convolutions (64, 128, 256, 512, 512 channels) with ReLUs, each max-pooled by 2 (SI).
 
-    LS section 2.2. ``model.apply(variables, images, train=False) -> (logits (n, num_classes), taps)``, where
-    ``taps`` is an ``OrderedDict`` of ``(n, h, w, c)`` activations: ``input``, each conv layer after its ReLU, and each
-    downsampling's output, in depth order (13 for the CIFAR10 form, 19 for the ImageNet form, input included).
+    Convolutions have biases, with batch norm too, as in torchvision. Flattened as (h, w, c).
 
-    Our readings, where the paper is silent: convolutions that feed a batch norm have no bias of their own (the norm
-    would remove it); batch norm has epsilon 1e-5 and a running-average momentum of 0.9; convolutions are padded to
-    keep the size.
+    Taps: ``input``, ``conv01`` …, and in the ImageNet form ``dense1``, ``dense2``.
 
     Attributes:
-      blocks: (layers, channels) of each block. Default: the CIFAR10 form, 2x32, 2x64, 2x128, 2x256.
-      downsampling: ``"subsample"``, ``"max"``, ``"average"``, ``"strided"`` (2 × 2 stride-2 convolution with bias) or
-        ``"strided_relu"`` (the same without bias, then batch norm and ReLU).
-      num_classes: number of logits.
-      width: factor on every channel count (rounded, at least 1).
-      axis_name: mapped axis over which batch-norm statistics are averaged while training, or None.
-      momentum: of the running averages of batch norm.
-      precision: of every convolution and product, ``None`` for the platform's default.
-      compute_dtype: ``"float32"``, or ``"bfloat16"`` for convolutions, pooling and activations; parameters, batch
-        norm's statistics, the global average and the logits stay in float32. For training on accelerators:
-        ``models.represent`` probes in float32, whatever stands here.
-
-    Raises (when initialised or applied):
-      ValueError, TypeError: unknown downsampling, impossible blocks, a batch that is not ``(n, h, w, c)`` floats, or
-        images that a halving would reduce to nothing.
+      depth: 11, 13, 16 or 19.
+      batch_norm: whether each convolution is followed by one, before its ReLU.
+      form: ``"cifar10"``: one linear layer after the last pooling, to 1 × 1 for 32 pixels; PyTorch's default
+        initialisation. ``"imagenet"``: torchvision's, which its weights fit: averaged adaptively to 7 × 7, two dense
+        layers of 4096 with a dropout after each, the logits; convolutions from N(0, 2/n_out), linear layers from
+        N(0, 0.01²), no biases at first.
+      dropout: share of the outputs of both dense layers that training drops, under the rng name ``"dropout"``.
     """
 
-    blocks: tuple[tuple[int, int], ...] = CIFAR10_BLOCKS
-    downsampling: str = "max"
-    num_classes: int = 10
-    width: float = 1.0
-    axis_name: str | None = None
-    momentum: float = 0.9
-    precision: str | None = None
-    compute_dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        blocks: Any = self.blocks
-        if isinstance(blocks, list | tuple):
-            # Lists, as JSON holds them, would make the module unhashable, and so no static argument of `jit`.
-            self.blocks = tuple(tuple(block) if isinstance(block, list) else block for block in blocks)
-        super().__post_init__()
+    depth: int = 11
+    batch_norm: bool = False
+    form: str = "cifar10"
+    dropout: float = 0.5
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> tuple[jax.Array, Taps]:
-        """Return logits and taps of a batch of images ``(n, h, w, c)``."""
-        images = self._check(images)
+        """Return logits and taps of a batch of images ``(n, h, w, c)`` of at least 32 × 32 pixels."""
+        images = self._check(images, 32)
+        if self.depth not in CONVOLUTIONS:
+            checks.fail("depth", "be one of 11, 13, 16, 19", f"{self.depth!r} was given")
+        imagenet = self.form == "imagenet"
         taps: Taps = OrderedDict(input=images)
-        x = images
-        for b, (layers, channels) in enumerate(self.blocks, 1):
-            features = max(1, round(channels * self.width))
-            for layer in range(1, layers + 1):
-                name = f"{self._block_name(b)}_conv{layer}"
-                x = nn.Conv(
-                    features,
-                    (3, 3),
-                    use_bias=False,
-                    kernel_init=truncated_normal_fan_in,
-                    precision=self.precision,
-                    dtype=self._dtype,
-                    name=name,
-                )(x)
-                x = taps[name] = nn.relu(self._norm(name, train)(x))
-            name = f"{self._block_name(b)}_down"
-            x = taps[name] = self._halve(x, name, train)
-        pooled = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
-        head = nn.Dense(self.num_classes, kernel_init=truncated_normal_fan_in, precision=self.precision, name="head")
-        return head(pooled), taps
-
-    def _halve(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        if self.downsampling == "subsample":
-            return down.subsample(x)
-        if self.downsampling == "max":
-            return down.max_pool(x)
-        if self.downsampling == "average":
-            return down.average_pool(x)
-        with_relu = self.downsampling == "strided_relu"
-        patches = down.PatchConv(
-            x.shape[-1], use_bias=not with_relu, precision=self.precision, dtype=self._dtype, name=name
-        )
-        x = patches(x)
-        return nn.relu(self._norm(name, train)(x)) if with_relu else x
-
-    def _norm(self, layer: str, train: bool) -> nn.BatchNorm:
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=1e-5,
-            axis_name=self.axis_name,
-            dtype=self._dtype,
-            name=f"{layer}_norm",
-        )
-
-    @property
-    def _dtype(self) -> Any:
-        return jnp.bfloat16 if self.compute_dtype == "bfloat16" else None  # None: that of images and parameters
-
-    def _block_name(self, block: int) -> str:
-        return f"block{block}" if len(self.blocks) < 10 else f"block{block:02d}"
-
-    def _check(self, images: Any) -> jax.Array:
-        checks.option("downsampling", self.downsampling, down.DOWNSAMPLINGS)
-        checks.integer("num_classes", self.num_classes, minimum=1)
-        checks.number("width", self.width, minimum=0, exclusive=True)
-        checks.option("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
-        if not isinstance(self.blocks, tuple) or not self.blocks:
-            checks.fail("blocks", "be a tuple of at least one (layers, channels) pair", f"{self.blocks!r} was given")
-        for block in self.blocks:
-            checks.size_pair("blocks", block, meaning="(layers, channels) in each block")
-            # Single digits keep the sorted order of layer names their depth order.
-            checks.integer("layers of a block", block[0], maximum=9)
-        images = checks.array("images", images, "...")
-        images = checks.array("images", images, "n h w c", remedy="Add a leading axis for a single image.")
-        smallest = 2 ** len(self.blocks)
-        if min(images.shape[1:3]) < smallest:
-            checks.fail(
-                "images",
-                f"be at least {smallest} × {smallest} pixels for {len(self.blocks)} halvings",
-                f"they are {images.shape[1]} × {images.shape[2]}",
-                "Use larger images or fewer blocks.",
-            )
-        return images
-
-
-def create(name: str, **settings: Any) -> BlockVGG:
-    """Return the named architecture; ``settings`` override any of its fields.
-
-    Args:
-      name: ``"block_vgg_cifar10"`` (2x32, 2x64, 2x128, 2x256; 10 classes) or ``"block_vgg_imagenet"`` (2x64, 2x128,
-        3x256, 3x512, 3x512; 1000 classes), both LS section 2.2.
-      **settings: fields of ``BlockVGG``.
-
-    Raises:
-      ValueError: unknown name or field.
-    """
-    known = {
-        "block_vgg_cifar10": {"blocks": CIFAR10_BLOCKS, "num_classes": 10},
-        "block_vgg_imagenet": {"blocks": IMAGENET_BLOCKS, "num_classes": 1000},
-    }
-    checks.option("name", name, known)
-    fields = [f for f in BlockVGG.__dataclass_fields__ if f not in ("parent", "name")]
-    for setting in settings:
-        checks.option("settings", setting, fields)
-    return BlockVGG(**{**known[name], **settings})
+        x, layer = images, 0
+        for count, channels in zip(CONVOLUTIONS[self.depth], CHANNELS, strict=True):
+            for _ in range(count):
+                layer += 1
+                name = f"conv{layer:02d}"
+                x = self._conv(x, self._scaled(channels), name=name, normal=imagenet)
+                x = self._norm(x, name, train) if self.batch_norm else x
+                x = taps[name] = nn.relu(x)
+            x = down.max_pool(x)
+        if imagenet:
+            x = down.adaptive_average_pool(x, (7, 7))
+        x = x.reshape(len(x), -1)
+        for name in ("dense1", "dense2") if imagenet else ():
+            x = taps[name] = nn.relu(self._dense(x, self._scaled(4096), name=name, normal=True))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return self._head(x, normal=imagenet), taps

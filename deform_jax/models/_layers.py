@@ -1,0 +1,125 @@
+"""What the networks of the zoo share: their fields, the checks, and layers as PyTorch builds and initialises them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from deform_jax import checks
+from deform_jax.models.initializers import normal_fan_out, uniform_bias, uniform_fan_in
+
+
+class ZooNetwork(nn.Module):
+    """Base of SI's networks: ``model.apply(variables, images, train=False) -> (logits (n, num_classes), taps)``.
+
+    ``taps`` is an ``OrderedDict`` of activations in depth order: ``input``, then each layer, by its name, after its
+    batch norm and ReLU and before any pooling. Layer names sort in depth order; the batch norm of ``conv01`` is
+    ``conv01_norm``.
+
+    Attributes:
+      num_classes: number of logits.
+      width: factor on every channel count and every hidden dense layer (rounded, at least 1).
+      axis_name: mapped axis over which batch-norm statistics are averaged while training, or None.
+      momentum: of the running averages of batch norm; 0.9 is PyTorch's 0.1.
+      precision: of every convolution and product, ``None`` for the platform's default.
+      compute_dtype: ``"float32"``, or ``"bfloat16"`` for all layers but the last; parameters, batch norm's statistics
+        and the logits stay in float32. ``models.represent`` probes in float32, whatever stands here.
+
+    Raises (when initialised or applied):
+      ValueError, TypeError: fields out of their bounds, or a batch that is not ``(n, h, w, c)`` floats of the size
+        that the network needs.
+    """
+
+    num_classes: int = 10
+    width: float = 1.0
+    axis_name: str | None = None
+    momentum: float = 0.9
+    precision: str | None = None
+    compute_dtype: str = "float32"
+
+    def _conv(
+        self,
+        x: jax.Array,
+        features: int,
+        size: int = 3,
+        *,
+        name: str,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        use_bias: bool = True,
+        normal: bool = False,
+    ) -> jax.Array:
+        """Convolve with size × size kernels, padded by size // 2 unless told; ``normal``: torchvision's initialiser."""
+        fan_in = size**2 * (x.shape[-1] // groups)
+        # The same on every side: "SAME" would pad a stride-2 convolution at the bottom and right only.
+        padding = size // 2 if padding is None else padding
+        return nn.Conv(
+            features,
+            (size, size),
+            strides=stride,
+            padding=padding,
+            feature_group_count=groups,
+            use_bias=use_bias,
+            kernel_init=normal_fan_out if normal else uniform_fan_in,
+            bias_init=nn.initializers.zeros_init() if normal else uniform_bias(fan_in),
+            precision=self.precision,
+            dtype=self._dtype,
+            name=name,
+        )(x)
+
+    def _dense(
+        self, x: jax.Array, features: int, *, name: str, normal: bool = False, float32: bool = False
+    ) -> jax.Array:
+        """Apply a linear layer; ``normal``: kernel N(0, 0.01²) and no bias at first, as in torchvision's VGGs."""
+        return nn.Dense(
+            features,
+            kernel_init=nn.initializers.normal(0.01) if normal else uniform_fan_in,
+            bias_init=nn.initializers.zeros_init() if normal else uniform_bias(x.shape[-1]),
+            precision=self.precision,
+            dtype=None if float32 else self._dtype,
+            name=name,
+        )(x)
+
+    def _head(self, x: jax.Array, *, normal: bool = False) -> jax.Array:
+        """Return the logits of ``(n, features)``, in float32 at least."""
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return self._dense(x, self.num_classes, name="head", normal=normal, float32=True)
+
+    def _norm(self, x: jax.Array, layer: str, train: bool) -> jax.Array:
+        """Apply the batch norm of that layer."""
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=1e-5,
+            axis_name=self.axis_name,
+            dtype=self._dtype,
+            name=f"{layer}_norm",
+        )(x)
+
+    def _scaled(self, count: int) -> int:
+        """Return a channel count or a hidden width times ``width``."""
+        return max(1, round(count * self.width))
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.bfloat16 if self.compute_dtype == "bfloat16" else None  # None: that of images and parameters
+
+    def _check(self, images: Any, smallest: int = 1) -> jax.Array:
+        """Return the images after checking them and the fields, with ``form`` and ``dropout`` where there are any."""
+        checks.integer("num_classes", self.num_classes, minimum=1)
+        checks.number("width", self.width, minimum=0, exclusive=True)
+        checks.option("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
+        checks.option("form", getattr(self, "form", "cifar10"), ("cifar10", "imagenet"))
+        checks.number("dropout", getattr(self, "dropout", 0.0), minimum=0, maximum=1)
+        images = checks.array("images", images, "...")
+        images = checks.array("images", images, "n h w c", remedy="Add a leading axis for a single image.")
+        if min(images.shape[1:3]) < smallest:
+            checks.fail(
+                "images",
+                f"be at least {smallest} × {smallest} pixels for this network",
+                f"they are {images.shape[1]} × {images.shape[2]}",
+                f"Pad the stored images with `data.pad_images(images, {smallest})`, or use larger ones.",
+            )
+        return images
