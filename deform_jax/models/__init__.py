@@ -15,6 +15,7 @@ from deform_jax.models.initializers import normal_fan_out, truncated_normal_fan_
 from deform_jax.models.lenet import LeNet
 from deform_jax.models.representation import represent, with_batch_statistics
 from deform_jax.models.vgg import VGG
+from deform_jax.models.weight_files import read_weights
 from deform_jax.models.zoo import IMAGENET_ZOO, ZOO, create
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "create",
     "max_pool",
     "normal_fan_out",
+    "read_weights",
     "represent",
     "subsample",
     "truncated_normal_fan_in",
