@@ -39,3 +39,8 @@ def key(value: Any) -> jax.Array:
     if value.ndim != (0 if typed else 1):
         checks.fail("key", requirement, f"keys of shape {tuple(value.shape)} were given", _VMAP)
     return value
+
+
+def plain(value: Any) -> Any:
+    """A Python float, which can be hashed and compared, of a checked number, unless it is traced."""
+    return value if checks.is_traced(value) else float(value)

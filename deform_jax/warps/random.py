@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from deform_jax import checks
 from deform_jax.typing import Field, Image, Perturb, RandomKey, Shifts
 from deform_jax.warps import _inputs
 from deform_jax.warps.affine import rotation_field, scaling_field, translation_field
+from deform_jax.warps.max_entropy import deform_max_entropy
 from deform_jax.warps.remap import BOUNDARIES, remap
+from deform_jax.warps.temperatures import temperature
 from deform_jax.warps.tps import deform_tps
 
 
@@ -69,9 +72,9 @@ def random_tps(
     """
     return _RandomTPS(
         grid=checks.size_pair("grid", grid, minimum=2, meaning="(rows, columns) of control points"),
-        max_shift=_plain(checks.number("max_shift", max_shift, minimum=0)),
+        max_shift=_inputs.plain(checks.number("max_shift", max_shift, minimum=0)),
         boundary=checks.option("boundary", boundary, BOUNDARIES),
-        fill=_plain(checks.number("fill", fill)),
+        fill=_inputs.plain(checks.number("fill", fill)),
     )
 
 
@@ -87,6 +90,74 @@ class _RandomTPS:
     def __call__(self, key: RandomKey, image: Image) -> Image:
         shifts = random_shifts(key, self.grid, self.max_shift)
         return deform_tps(shifts, image, boundary=self.boundary, fill=self.fill)
+
+
+def random_coefficients(key: RandomKey, cutoff: int) -> Float[Array, "2 c c"]:
+    """Draw the coefficients of a maximum-entropy diffeomorphism: independent standard normals.
+
+    Args:
+      key: one random key.
+      cutoff: c ≥ 2, the number of sine modes along each side; static.
+
+    Returns:
+      (2, c, c) float32, without unit, for ``max_entropy_field`` or ``deform_max_entropy``.
+
+    Raises:
+      TypeError: ``key`` is not a random key, or ``cutoff`` not a static integer.
+      ValueError: a batch of keys, or a cutoff below 2.
+
+    Petrini et al. 2021, section 2, https://arxiv.org/abs/2105.02468.
+    """
+    cutoff = checks.integer("cutoff", cutoff, minimum=2)
+    return jax.random.normal(_inputs.key(key), (2, cutoff, cutoff), dtype=jnp.float32)
+
+
+def random_max_entropy(
+    *,
+    displacement: float | jax.Array = 1.0,
+    cutoff: int = 3,
+    boundary: str = "edge",
+    fill: float | jax.Array = 0.0,
+) -> Perturb:
+    """Random maximum-entropy diffeomorphisms: ``random_coefficients``, then ``deform_max_entropy``.
+
+    Args:
+      displacement: the typical displacement δ ≥ 0, in pixels, on images of any size: the temperature is
+        ``temperature(displacement, cutoff=cutoff, size=(h, w))``. It is nominal (see there); for a given temperature
+        pass ``typical_displacement(T, ...)``. Beyond ``temperature_range`` is allowed: some warps then fold. May be
+        traced; the derivative at 0 is given as 0.
+      cutoff: c ≥ 2, the number of sine modes along each side; static.
+      boundary: ``"edge"`` or ``"constant"``, as in ``remap``.
+      fill: the value outside the image, as in ``remap``.
+
+    Returns:
+      ``perturb(key, image) -> image`` for one floating-point image (h, w, c), h and w ≥ 3, as from ``random_tps``.
+
+    Raises:
+      TypeError, ValueError: as ``temperature`` and ``remap``; the settings are checked here, key and image on the call.
+
+    Petrini et al. 2021, section 2, https://arxiv.org/abs/2105.02468; the defaults are those of Tomasini et al. 2022.
+    """
+    return _RandomMaxEntropy(
+        displacement=_inputs.plain(checks.number("displacement", displacement, minimum=0)),
+        cutoff=checks.integer("cutoff", cutoff, minimum=2),
+        boundary=checks.option("boundary", boundary, BOUNDARIES),
+        fill=_inputs.plain(checks.number("fill", fill)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _RandomMaxEntropy:
+    displacement: Any
+    cutoff: int
+    boundary: str
+    fill: Any
+
+    def __call__(self, key: RandomKey, image: Image) -> Image:
+        coefficients = random_coefficients(key, self.cutoff)
+        height, width, _ = _inputs.example("image", image, "h w c").shape
+        strength = temperature(self.displacement, cutoff=self.cutoff, size=(height, width))
+        return deform_max_entropy(coefficients, image, temperature=strength, boundary=self.boundary, fill=self.fill)
 
 
 def random_translation(
@@ -164,7 +235,7 @@ def _scaling(key: RandomKey, bound: float | jax.Array, shape: tuple[int, int]) -
 
 def _affine(field: Callable[..., Field], bound: Any, boundary: str, fill: Any) -> Perturb:
     boundary = checks.option("boundary", boundary, BOUNDARIES)
-    return _RandomAffine(field, _plain(bound), boundary, _plain(checks.number("fill", fill)))
+    return _RandomAffine(field, _inputs.plain(bound), boundary, _inputs.plain(checks.number("fill", fill)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +249,3 @@ class _RandomAffine:
         image = _inputs.example("image", image, "h w c")
         field = self.field(_inputs.key(key), self.bound, image.shape[:2])
         return remap(image, field, boundary=self.boundary, fill=self.fill)
-
-
-def _plain(value: Any) -> Any:
-    """A Python float, which can be hashed and compared, unless the value is traced."""
-    return value if checks.is_traced(value) else float(value)
