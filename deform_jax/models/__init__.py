@@ -10,10 +10,12 @@ from deform_jax.models.downsampling import (
     max_pool,
     subsample,
 )
+from deform_jax.models.efficientnet import EfficientNetB0
 from deform_jax.models.fully_connected import FullyConnected, NTKDense
 from deform_jax.models.initializers import normal_fan_out, truncated_normal_fan_in, uniform_bias, uniform_fan_in
 from deform_jax.models.lenet import LeNet
 from deform_jax.models.representation import represent, with_batch_statistics
+from deform_jax.models.resnet import ResNet
 from deform_jax.models.vgg import VGG
 from deform_jax.models.weight_files import read_weights
 from deform_jax.models.zoo import IMAGENET_ZOO, ZOO, create
@@ -27,10 +29,12 @@ __all__ = [
     "ZOO",
     "AlexNet",
     "BlockVGG",
+    "EfficientNetB0",
     "FullyConnected",
     "LeNet",
     "NTKDense",
     "PatchConv",
+    "ResNet",
     "adaptive_average_pool",
     "average_pool",
     "create",

@@ -7,11 +7,14 @@ from flax import linen as nn
 from deform_jax import checks
 from deform_jax.models.alexnet import AlexNet
 from deform_jax.models.block_vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS, BlockVGG
+from deform_jax.models.efficientnet import EfficientNetB0
 from deform_jax.models.fully_connected import FullyConnected
 from deform_jax.models.lenet import LeNet
+from deform_jax.models.resnet import BLOCKS, ResNet
 from deform_jax.models.vgg import CONVOLUTIONS, VGG
 
 _VGGS = {f"vgg{depth}{bn}": {"depth": depth, "batch_norm": bn != ""} for depth in CONVOLUTIONS for bn in ("", "_bn")}
+_RESNETS = {f"resnet{depth}": {"depth": depth} for depth in BLOCKS}
 _IMAGENET: dict[str, Any] = {"form": "imagenet", "num_classes": 1000}
 
 _CIFAR10_FORMS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
@@ -21,10 +24,13 @@ _CIFAR10_FORMS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "lenet": (LeNet, {}),
     "alexnet": (AlexNet, {}),
     **{name: (VGG, settings) for name, settings in _VGGS.items()},
+    **{name: (ResNet, settings) for name, settings in _RESNETS.items()},
+    "efficientnet_b0": (EfficientNetB0, {}),
 }
 _IMAGENET_FORMS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "alexnet_imagenet": (AlexNet, _IMAGENET),
     **{f"{name}_imagenet": (VGG, {**settings, **_IMAGENET}) for name, settings in _VGGS.items()},
+    **{f"{name}_imagenet": (ResNet, {**settings, **_IMAGENET}) for name, settings in _RESNETS.items()},
 }
 _BLOCK_VGGS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "block_vgg_cifar10": (BlockVGG, {"blocks": CIFAR10_BLOCKS}),
