@@ -1,0 +1,65 @@
+"""Noise to set beside a deformation: as large, image by image, but of no particular direction."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from deform_jax import checks
+from deform_jax.probes.distances import euclidean_distance, row_norm, widen
+from deform_jax.typing import RandomKey
+
+
+def matched_noise(
+    key: RandomKey, images: Float[Array, "n ..."], deformed: Float[Array, "n ..."]
+) -> Float[Array, "n ..."]:
+    """Add to each image noise as large as its deformation: ``images`` + η with ‖η‖ = ‖``deformed`` − ``images``‖.
+
+    η is a Gaussian draw over all pixels and channels, scaled image by image to exactly that norm: its direction is
+    uniform. In float32 the norms agree to 2e-7 where a deformation is at least 1 % of its image's norm; below, the sum
+    ``images`` + η rounds η away, so that it is 1e-6 at 0.1 % (for 3072 pixels, less for more).
+
+    Args:
+      key: one random key; every image gets its own noise from it.
+      images: (n, …) clean images of any rank, floating-point.
+      deformed: one deformed version of each, of the same shape.
+
+    Returns:
+      (n, …) noisy images in the dtype of ``images``; those whose deformation changes nothing, unchanged. Differentiable
+      in both through the norm, with a gradient of 0 there. Works under ``jit`` and ``vmap``.
+
+    Raises:
+      TypeError: ``key`` is not a random key; images are not floating-point.
+      ValueError: a batch of keys, different shapes, no axis, empty, or NaN or infinite images.
+
+    Source: SI Eq. 1, "white noise perturbations η of magnitude ‖τ(x) − x‖"; scaled for each image as in RS.
+    """
+    _check_key(key)
+    images = checks.array("images", images, "...", finite=True)
+    deformed = checks.array("deformed", deformed, "...", finite=True)
+    if images.ndim == 0:
+        checks.fail("images", "hold images along its first axis", "its shape is ()")
+    checks.same_shape("deformed", deformed, "images", images)
+    return _matched_noise(key, images, deformed)
+
+
+@jax.jit
+def _matched_noise(key: RandomKey, images: Array, deformed: Array) -> Array:
+    clean, moved = (widen(x).reshape(len(x), -1) for x in (images, deformed))
+    direction = jax.random.normal(key, clean.shape, clean.dtype)
+    size = euclidean_distance(clean, moved.astype(clean.dtype))[:, None] / row_norm(direction)[0]
+    return (clean + direction * size).reshape(images.shape).astype(images.dtype)
+
+
+def _check_key(key: Any) -> None:
+    requirement, remedy = "be one random key", "Make one with `jax.random.key(seed)`."
+    if not isinstance(key, jax.Array):
+        checks.fail("key", requirement, f"{type(key).__name__} was given", remedy, error=TypeError)
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != "uint32":
+        checks.fail("key", requirement, f"an array of dtype {key.dtype} was given", remedy, error=TypeError)
+    if key.ndim != (0 if typed else 1):
+        checks.fail(
+            "key", requirement, f"keys of shape {tuple(key.shape)} were given", "Every image has its own noise."
+        )
