@@ -58,7 +58,7 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -
 
     For untrained networks: their running averages are still (0, 1), and statistics taken anew in each call would make
     f(x) and f(τx) different functions. Ours; the papers do not say. Exact over all the images given, which pass
-    through the network at once.
+    through the network at once; dropout is off.
 
     Raises:
       TypeError, ValueError: not a Flax module, variables without ``params``, or images that are not ``(n, h, w, c)``
@@ -81,8 +81,14 @@ def _in_float32(model: Any) -> nn.Module:
 
 
 def _batch_statistics_of(model: nn.Module, variables: PyTree, images: Images) -> PyTree:
-    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    with nn.intercept_methods(_without_dropout):
+        _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
     return updated["batch_stats"]
+
+
+def _without_dropout(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    dropout = isinstance(context.module, nn.Dropout) and context.method_name == "__call__"
+    return args[0] if dropout else call(*args, **kwargs)
 
 
 _batch_statistics = jax.jit(_batch_statistics_of, static_argnums=0)

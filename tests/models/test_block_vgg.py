@@ -248,7 +248,7 @@ def test_refuses_impossible_images(images, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vgg"}, "`name` must be one of 'fc_l2', .*'block_vgg_imagenet', but 'vgg' was given"),
+        ({"name": "vgg"}, "`name` must be one of 'fc_l2', .*'block_vgg_imagenet', but 'vgg'"),
         ({"name": "block_vgg_cifar10", "classes": 3}, "`settings` must be one of 'blocks', .* but 'classes'"),
         ({"name": "block_vgg_cifar10", "parent": None}, "`settings` must be one of .* but 'parent'"),
     ],
