@@ -1,4 +1,4 @@
-"""Losses against scipy, and recipes against stochastic gradient descent written out in numpy."""
+"""Losses against scipy, and recipes against stochastic gradient descent and Adam written out in numpy."""
 
 import dataclasses
 
@@ -73,17 +73,19 @@ def rate(recipe, step, steps_per_epoch):
         {"warmup_epochs": 1},
         {"warmup_epochs": 0.7},
         {"warmup_epochs": 1.5, "schedule": "constant"},
+        {"method": "adam"},
+        {"method": "adam", "momentum": 0.5, "schedule": "constant", "warmup_epochs": 1},
     ],
     ids=str,
 )
-def test_recipe_is_stochastic_gradient_descent(changes):
+def test_recipe_is_stochastic_gradient_descent_or_adam(changes):
     """A quadratic loss ½ Σ a (w − t)², whose gradient numpy knows; weight decay adds to it before the momentum."""
     recipe = training.Recipe(**{"learning_rate": 0.2, "weight_decay": 0.1, "epochs": 4, **changes})
     steps_per_epoch, shapes = 3, {"conv": {"kernel": (2, 3), "bias": (3,)}, "norm": {"scale": (3,), "bias": (3,)}}
     rng = np.random.default_rng(1)
     draw = lambda: jax.tree.map(lambda s: rng.normal(size=s), shapes, is_leaf=lambda s: isinstance(s, tuple))  # noqa: E731
     curvature, target, weights = jax.tree.map(np.abs, draw()), draw(), draw()
-    velocity = jax.tree.map(np.zeros_like, weights)
+    velocity, square = (jax.tree.map(np.zeros_like, weights) for _ in range(2))
     optimizer = recipe.optimizer(steps_per_epoch)
     params = jax.tree.map(np.float32, weights)
     state = optimizer.init(params)
@@ -103,8 +105,15 @@ def test_recipe_is_stochastic_gradient_descent(changes):
                 gradient = curvature[layer][kind] * (w - target[layer][kind])
                 if kind == "kernel":
                     gradient = gradient + recipe.weight_decay * w
-                velocity[layer][kind] = recipe.momentum * velocity[layer][kind] + gradient
-                weights[layer][kind] = w - rate(recipe, step, steps_per_epoch) * velocity[layer][kind]
+                if recipe.method == "adam":  # Kingma & Ba 2014, algorithm 1
+                    velocity[layer][kind] = recipe.momentum * velocity[layer][kind] + (1 - recipe.momentum) * gradient
+                    square[layer][kind] = 0.999 * square[layer][kind] + 0.001 * gradient**2
+                    first = velocity[layer][kind] / (1 - recipe.momentum ** (step + 1))
+                    second = square[layer][kind] / (1 - 0.999 ** (step + 1))
+                    direction = first / (np.sqrt(second) + 1e-8)
+                else:
+                    direction = velocity[layer][kind] = recipe.momentum * velocity[layer][kind] + gradient
+                weights[layer][kind] = w - rate(recipe, step, steps_per_epoch) * direction
         # Float32 rounding, at most doubled by each of 12 steps' momentum.
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params, weights)
 
@@ -138,6 +147,7 @@ def test_recipes_are_values():
         ("batch_size", 12.0, "`batch_size` must be an integer ≥ 1, but 12.0"),
         ("epochs", 0, "`epochs` must be an integer ≥ 1, but 0"),
         ("warmup_epochs", 101, "`warmup_epochs` must be a finite number ≥ 0 and ≤ 100, but 101"),
+        ("method", "adamw", "`method` must be one of 'sgd', 'adam', but 'adamw'"),
         ("label_smoothing", -0.1, "`label_smoothing` must be a finite number ≥ 0, but -0.1"),
         ("label_smoothing", 1, "`label_smoothing` must be below 1, but 1 was given"),
     ],
@@ -145,3 +155,9 @@ def test_recipes_are_values():
 def test_recipe_refuses(field, value, message):
     with pytest.raises((ValueError, TypeError), match=message):
         training.Recipe(**{field: value})
+
+
+def test_adam_s_first_moment_must_fade():
+    with pytest.raises(ValueError, match="`momentum` must be below 1 for Adam, but 1 was given"):
+        training.Recipe(method="adam", momentum=1)
+    assert training.Recipe(momentum=1).method == "sgd"

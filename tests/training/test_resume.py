@@ -251,6 +251,17 @@ def test_a_run_from_before_settings_were_kept_goes_on(uninterrupted, halfway):
     assert_same_runs(fit_pair(halfway), uninterrupted[2])
 
 
+@pytest.mark.parametrize("name", ["method", "label_smoothing"])
+def test_a_run_from_before_the_recipe_had_a_field_had_its_default(tmp_path, name):
+    known = {f"recipe.{field}": value for field, value in dataclasses.asdict(training.Recipe()).items()}
+    value = known.pop(f"recipe.{name}")
+    record = {"settings": {"seed": 4, "model.gone": 1, **known}}
+    training.save(tmp_path / "states" / "init", {"params": {"w": np.zeros(1)}}, manifest=record)
+    resume.Member(4, tmp_path, {**known, f"recipe.{name}": value, "model.new": 1}).check_settings()
+    with pytest.raises(ValueError, match=f"has one with recipe.{name} {value} instead of other"):
+        resume.Member(4, tmp_path, {**known, f"recipe.{name}": "other"}).check_settings()
+
+
 def test_states_of_a_lost_trajectory_are_replaced(uninterrupted, tmp_path):
     """The resumable steps are gone, and the states kept are those of a run under other conditions."""
     folder, _, runs = uninterrupted
