@@ -18,7 +18,7 @@ class State(struct.PyTreeNode):
       step: () int32, steps done.
       params, batch_stats: the network's variables (``batch_stats`` empty without batch norm).
       opt_state: optax's state.
-      key: the run's random key; batch order and augmentation derive from it, the epoch and the step.
+      key: the run's random key; batch order, augmentation and dropout derive from it, the epoch and the step.
       totals: sums over the current epoch: ``loss`` (nats), ``correct``, ``count``.
       model, recipe, steps_per_epoch: static.
     """
