@@ -41,11 +41,7 @@ def total_variation(kernel: Float[Array, "*size c_in c_out"], *, per_slice: bool
 
     Source: LS 4.1 and footnote 1.
     """
-    kernel = checks.array("kernel", kernel, "... in out")
-    if kernel.ndim not in (3, 4):
-        requirement = "have shape (h, w, in, out) or (width, in, out)"
-        checks.fail("kernel", requirement, f"its shape is {tuple(kernel.shape)}")
-    return _total_variation(kernel, per_slice)
+    return _total_variation(check_kernel(kernel), per_slice)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -90,31 +86,50 @@ def filter_statistics(
     if not callable(statistic):
         given = f"its type is {type(statistic).__name__}"
         checks.fail("statistic", "be callable, from a kernel to a scalar", given, error=TypeError)
-    kernels = find_kernels(params, size)
-    return OrderedDict((layer, statistic(kernels[layer])) for layer in sorted(kernels, key=_natural))
+    return OrderedDict((layer, statistic(kernel)) for layer, kernel in find_kernels(params, size).items())
 
 
-def find_kernels(params: PyTree, size: int | tuple[int, ...] | None = None) -> dict[str, Array]:
-    """{layer: kernel} of a parameter pytree, of one spatial size or all, as :func:`filter_statistics` says."""
+def check_kernel(kernel: Any) -> Array:
+    """``kernel`` if it is one convolution's, of either layout."""
+    kernel = checks.array("kernel", kernel, "... in out")
+    if kernel.ndim not in (3, 4):
+        requirement = "have shape (h, w, in, out) or (width, in, out)"
+        checks.fail("kernel", requirement, f"its shape is {tuple(kernel.shape)}")
+    return kernel
+
+
+def find_kernels(
+    params: PyTree, size: int | tuple[int, ...] | None = None, *, points: bool = False
+) -> dict[str, Array]:
+    """{layer: kernel} of a parameter pytree in natural order, of one spatial size or all.
+
+    As :func:`filter_statistics` says; ``points`` also counts the kernels of one spatial entry.
+    """
     wanted = _sizes(size)
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    kernels = {layer: leaf for path, leaf in leaves if (layer := kernel_layer(path, leaf)) is not None}
+    kernels = {layer: leaf for path, leaf in leaves if (layer := kernel_layer(path, leaf, points=points)) is not None}
     if not kernels:
         requirement = "hold a convolution kernel, of rank 3 or 4 and named `kernel` or `w`"
         given = f"none of its {len(leaves)} leaves is one"
         checks.fail("params", requirement, given, "Pass the parameters of a convolutional network.")
-    return {layer: kernel for layer, kernel in kernels.items() if not wanted or kernel.shape[:-2] in wanted}
+    chosen = (layer for layer in kernels if not wanted or kernels[layer].shape[:-2] in wanted)
+    return {layer: kernels[layer] for layer in sorted(chosen, key=_natural)}
 
 
-def kernel_layer(path: tuple[Any, ...], leaf: Any) -> str | None:
+def kernel_layer(path: tuple[Any, ...], leaf: Any, *, points: bool = False) -> str | None:
     """The modules to a convolution kernel, joined by "/"; ``None`` where the leaf at ``path`` is something else."""
+    *modules, name = path_names(path) or [""]
+    if name not in KERNEL_NAMES or not hasattr(leaf, "dtype"):
+        return None
+    if not jnp.issubdtype(leaf.dtype, jnp.floating) or len(leaf.shape) not in (3, 4):
+        return None
+    return None if math.prod(leaf.shape[:-2]) <= 1 and not points else "/".join(modules) or name
+
+
+def path_names(path: tuple[Any, ...]) -> list[str]:
+    """The names along a leaf's path: its modules, and last its own."""
     names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-    names = names[:-1] if names and names[-1] == "value" else names  # how Flax NNX boxes its variables
-    if not names or names[-1] not in KERNEL_NAMES or not hasattr(leaf, "dtype"):
-        return None
-    if not jnp.issubdtype(leaf.dtype, jnp.floating) or len(leaf.shape) not in (3, 4) or math.prod(leaf.shape[:-2]) <= 1:
-        return None
-    return "/".join(names[:-1]) or names[-1]
+    return names[:-1] if names[-1:] == ["value"] else names  # how Flax NNX boxes its variables
 
 
 def _sizes(size: Any) -> tuple[tuple[int, ...], ...]:
