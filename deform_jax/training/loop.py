@@ -61,8 +61,9 @@ def fit(
     """Train one network per seed, side by side on the mesh, and return them in the order of ``seeds``.
 
     Batch order and augmentation depend on the seed, the epoch and the step only: not on the number of devices, nor
-    on interruptions. (Dropout, where a network has it, draws for each device's part of a batch.) With ``folders``, a run that was killed goes on from its newest good checkpoint to the same bits
-    (on the same machine with the same cores, devices, jax version and XLA flags; a change is announced on stderr).
+    on interruptions (dropout, where a network has it, draws for each device's part of a batch). With ``folders``, a
+    run that was killed goes on from its newest good checkpoint to the same bits (on the same machine with the same
+    cores, devices, jax version and XLA flags; a change is announced on stderr).
 
     Each folder receives ``states/init``, ``states/epoch_NNNN`` and ``states/step_NNNNNNNN`` for the chosen epochs and
     steps, ``states/best/N`` (by evaluation accuracy, N the epoch), ``states/final``, and under ``resume/`` the two
