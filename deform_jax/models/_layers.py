@@ -1,5 +1,6 @@
 """What the networks of the zoo share: their fields, the checks, and layers as PyTorch builds and initialises them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -23,6 +24,9 @@ class ZooNetwork(nn.Module):
       axis_name: mapped axis over which batch-norm statistics are averaged while training, or None.
       momentum: of the running averages of batch norm; 0.9 is PyTorch's 0.1.
       precision: of every convolution and product, ``None`` for the platform's default.
+      initial_gain: factor on the initial kernels of hidden layers where those are PyTorch's default, uniform in
+        ±1/√n_in; √6 makes them He's, with which deep networks without batch norm begin to learn at once. Ours, for
+        short runs.
       compute_dtype: ``"float32"``, or ``"bfloat16"`` for all layers but the last; parameters, batch norm's statistics
         and the logits stay in float32. ``models.represent`` probes in float32, whatever stands here.
 
@@ -36,6 +40,7 @@ class ZooNetwork(nn.Module):
     axis_name: str | None = None
     momentum: float = 0.9
     precision: str | None = None
+    initial_gain: float = 1.0
     compute_dtype: str = "float32"
 
     def _conv(
@@ -62,7 +67,7 @@ class ZooNetwork(nn.Module):
             padding=padding,
             feature_group_count=groups,
             use_bias=use_bias,
-            kernel_init=normal_fan_out if normal else uniform_fan_in,
+            kernel_init=normal_fan_out if normal else functools.partial(_gained, self.initial_gain),
             bias_init=nn.initializers.zeros_init() if normal else uniform_bias(fan_in),
             precision=self.precision,
             dtype=self._dtype,
@@ -73,9 +78,10 @@ class ZooNetwork(nn.Module):
         self, x: jax.Array, features: int, *, name: str, normal: bool = False, float32: bool = False
     ) -> jax.Array:
         """Apply a linear layer; ``normal``: kernel N(0, 0.01²) and no bias at first, as in torchvision's VGGs."""
+        gain = 1.0 if name == "head" else self.initial_gain
         return nn.Dense(
             features,
-            kernel_init=nn.initializers.normal(0.01) if normal else uniform_fan_in,
+            kernel_init=nn.initializers.normal(0.01) if normal else functools.partial(_gained, gain),
             bias_init=nn.initializers.zeros_init() if normal else uniform_bias(x.shape[-1]),
             precision=self.precision,
             dtype=None if float32 else self._dtype,
@@ -110,6 +116,7 @@ class ZooNetwork(nn.Module):
         """Return the images after checking them and the fields, with ``form`` and ``dropout`` where there are any."""
         checks.integer("num_classes", self.num_classes, minimum=1)
         checks.number("width", self.width, minimum=0, exclusive=True)
+        checks.number("initial_gain", self.initial_gain, minimum=0, exclusive=True)
         checks.option("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
         checks.option("form", getattr(self, "form", "cifar10"), ("cifar10", "imagenet"))
         checks.number("dropout", getattr(self, "dropout", 0.0), minimum=0, maximum=1)
@@ -123,3 +130,9 @@ class ZooNetwork(nn.Module):
                 f"Pad the stored images with `data.pad_images(images, {smallest})`, or use larger ones.",
             )
         return images
+
+
+def _gained(gain: float, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Draw ``uniform_fan_in``'s kernels times a gain; 1 leaves its numbers as they are."""
+    kernel = uniform_fan_in(key, shape, dtype)
+    return kernel if gain == 1 else gain * kernel

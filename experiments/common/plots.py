@@ -8,6 +8,7 @@ from typing import Any, cast
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -60,6 +61,32 @@ def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple[Figure, list[li
     for panel in axes.flat:
         panel.set_axis_off()
     return figure, [list(line) for line in axes]
+
+
+def mosaic(
+    layout: Sequence[Sequence[str]], *, size: tuple[float, float], **keywords: Any
+) -> tuple[Figure, dict[str, Axes]]:
+    """Return a figure of that size in inches, its panels named by their places in ``layout``."""
+    mpl.rcParams.update(cast(Any, STYLE))
+    figure, axes = plt.subplot_mosaic([list(line) for line in layout], figsize=size, layout="constrained", **keywords)
+    return figure, axes
+
+
+def picture(axes: Axes, image: np.ndarray, title: str = "") -> None:
+    """Show an image (h, w, c) of any numbers, its smallest black and its largest white."""
+    low, high = image.min(), image.max()
+    shown = (image - low) / (high - low if high > low else 1)
+    axes.imshow(shown if shown.shape[-1] == 3 else shown[..., 0], cmap="gray", vmin=0, vmax=1)
+    axes.set_axis_off()
+    axes.set_title(title)
+
+
+def plain_log_ticks(axes: Axes) -> None:
+    """Label logarithmic axes by plain numbers, at 1, 2 and 5 of every decade."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def shades(count: int) -> np.ndarray:

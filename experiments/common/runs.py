@@ -17,7 +17,10 @@ from experiments.common.tasks import Task, Training
 
 
 class Trained(NamedTuple):
-    """A network before and after training: variables of both states and the training history."""
+    """A network before and after training: variables of both states and the training history.
+
+    ``trained`` is the last epoch's network, or the selected one; the history goes on to the last epoch all the same.
+    """
 
     seed: int
     init: Any
@@ -32,18 +35,21 @@ class Trained(NamedTuple):
         return dict(sorted({0: states / "init", **kept, int(self.history[-1]["step"]): states / "final"}.items()))
 
 
-def build(settings: Training, downsampling: str, num_classes: int) -> models.BlockVGG:
-    """Return the untrained module."""
+def build(settings: Training, downsampling: str | None, num_classes: int) -> Any:
+    """Return the untrained module; ``downsampling`` is None for networks that have one form of it."""
+    chosen: dict[str, Any] = {} if downsampling is None else {"downsampling": downsampling}
+    if settings.initial_gain != 1:
+        chosen["initial_gain"] = settings.initial_gain
     return models.create(
         settings.network,
-        downsampling=downsampling,
         num_classes=num_classes,
         width=settings.width,
         compute_dtype=settings.compute_dtype,
+        **chosen,
     )
 
 
-def initial(model: models.BlockVGG, seed: int, shape: Sequence[int]) -> Any:
+def initial(model: Any, seed: int, shape: Sequence[int]) -> Any:
     """Return the variables that training with this seed starts from, for images of that shape (h, w, c)."""
     height, width, channels = shape
     recipe = training.Recipe()
@@ -53,23 +59,29 @@ def initial(model: models.BlockVGG, seed: int, shape: Sequence[int]) -> Any:
 def train_or_load(
     settings: Training,
     task: Task,
-    downsampling: str,
+    downsampling: str | None,
     seeds: Sequence[int],
     options: cli.Options,
+    *,
+    keep_steps: bool = True,
 ) -> list[Trained]:
     """Return the trained networks of all seeds, training those that the folder does not hold yet.
 
     A run's folder is named by the hash of its settings; ``settings.json`` in it says what they were. Seeds train side
     by side where there are several devices, else one after another, and a killed run goes on where it was.
+    ``keep_steps`` keeps the states after 1, 2, 4, … steps too.
     """
-    base = options.runs / f"{settings.network}-{downsampling}-{common.digest(_Identity(settings, downsampling))}"
-    tables.write_json(base / "settings.json", common.as_dict(_Identity(settings, downsampling)))
+    identity = _Identity(settings) if downsampling is None else _Identity(settings, downsampling)
+    label = settings.network if downsampling is None else f"{settings.network}-{downsampling}"
+    base = options.runs / f"{label}-{common.digest(identity)}"
+    tables.write_json(base / "settings.json", common.as_dict(identity))
     paths = {seed: base / f"seed_{seed:03d}" for seed in seeds}
-    found = {seed: loaded for seed in seeds if (loaded := _load(seed, paths[seed])) is not None}
+    found = {seed: loaded for seed in seeds if (loaded := _load(seed, paths[seed], settings.selection)) is not None}
     model = build(settings, downsampling, task.num_classes)
     missing = [seed for seed in seeds if seed not in found]
     # Where a training set is to be fitted, the test set waits for the end: it would take longer than the epochs.
-    evaluation = task.evaluation if settings.recipe.stop_accuracy is None else None
+    held_out = task.evaluation if task.validation is None else task.validation
+    evaluation = held_out if settings.recipe.stop_accuracy is None else None
     while missing:
         mesh = _layout(len(missing), settings.recipe.batch_size, options.data_axis)
         group, missing = missing[: mesh.shape["seed"]], missing[mesh.shape["seed"] :]
@@ -83,12 +95,12 @@ def train_or_load(
             seeds=group,
             folders=[paths[seed] for seed in group],
             mesh=mesh,
-            save_steps=log_spaced(settings.recipe, task.train_count),
+            save_steps=log_spaced(settings.recipe, task.train_count) if keep_steps else (),
             checkpoint_steps=options.checkpoint_steps,
-            progress=f"{downsampling}, seed {', '.join(map(str, group))}",
+            progress=f"{downsampling or settings.network}, seed {', '.join(map(str, group))}",
         )
         for seed in group:
-            loaded = _load(seed, paths[seed])
+            loaded = _load(seed, paths[seed], settings.selection)
             if loaded is None:
                 raise RuntimeError(f"Seed {seed} was trained, but {paths[seed]} holds no result. Is the disk full?")
             found[seed] = loaded
@@ -108,18 +120,27 @@ class _Identity:
     downsampling: str = "max"
 
 
-def _load(seed: int, path: pathlib.Path) -> Trained | None:
+def _load(seed: int, path: pathlib.Path, selection: str) -> Trained | None:
     if not (path / "states" / "final").is_dir():
         return None
     try:
         init, final = (training.load(path / "states" / name) for name in ("init", "final"))
+        chosen = final if selection == "final" else training.load(_newest_best(path))
     except (training.CorruptCheckpointError, FileNotFoundError) as error:
         # Set the damaged run aside, never over it, and train that seed again.
         aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
         path.rename(aside)
         print(f"{error}\nThe run was moved to {aside}; seed {seed} is trained again.", file=sys.stderr)
         return None
-    return Trained(seed, init.variables, final.variables, final.manifest["history"], path)
+    return Trained(seed, init.variables, chosen.variables, final.manifest["history"], path)
+
+
+def _newest_best(path: pathlib.Path) -> pathlib.Path:
+    """The best so far of a run that has ended is the one of the latest epoch."""
+    kept = sorted((path / "states" / "best").glob("[0-9]*"), key=lambda one: int(one.name))
+    if not kept:
+        raise FileNotFoundError(f"The run in {path} holds no network selected on held-out images.")
+    return kept[-1]
 
 
 def _layout(seeds: int, batch_size: int, data_axis: int | None) -> Mesh:
@@ -144,19 +165,19 @@ def with_training_statistics(settings: Training, task: Task, downsampling: str, 
     return trained._replace(trained=models.with_batch_statistics(model, trained.trained, images))
 
 
-def accuracy(settings: Training, task: Task, downsampling: str, trained: Trained) -> float:
-    """Return the accuracy on the test images after the last epoch."""
-    known = trained.history[-1].get("evaluation_accuracy")
+def accuracy(settings: Training, task: Task, downsampling: str | None, trained: Trained) -> float:
+    """Return the accuracy of the trained network on the test images."""
+    known = trained.history[-1].get("evaluation_accuracy") if task.validation is None else None
     return float(_evaluate(settings, task, downsampling, trained, task.evaluation) if known is None else known)
 
 
-def fitted(settings: Training, task: Task, downsampling: str, trained: Trained) -> float:
+def fitted(settings: Training, task: Task, downsampling: str | None, trained: Trained) -> float:
     """Return the final accuracy on the training images, as probed: not augmented; NaN for a stream."""
     if not isinstance(task.train, dict):
         return float("nan")
     return _evaluate(settings, task, downsampling, trained, task.train)
 
 
-def _evaluate(settings: Training, task: Task, downsampling: str, trained: Trained, images: Any) -> float:
+def _evaluate(settings: Training, task: Task, downsampling: str | None, trained: Trained, images: Any) -> float:
     model = build(settings, downsampling, task.num_classes)
     return training.evaluate(model, trained.trained, images, prepare=task.prepare_clean)["accuracy"]

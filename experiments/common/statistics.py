@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -14,9 +14,14 @@ Values = Mapping[tuple[Any, ...], np.ndarray]
 
 
 def bootstrap(
-    statistic: Callable[[Values], Mapping[str, float]], values: Values, *, resamples: int = 2000, seed: int = 0
+    statistic: Callable[[Values], Mapping[str, float]],
+    values: Values,
+    *,
+    over: Literal["seeds", "groups"] = "seeds",
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return value and 95 % interval of each entry of ``statistic``, resampling the seeds of every group.
+    """Return value and 95 % interval of each entry of ``statistic``, from resampled seeds or groups.
 
     The 2.5th and 97.5th percentiles of the bootstrap, their distances from the value widened for few seeds: percentiles
     are too close by √((n − 1)/n) at n seeds, and take the normal's quantile where Student's is due (Hesterberg 2015,
@@ -26,25 +31,41 @@ def bootstrap(
     Args:
       statistic: from arrays like ``values`` to named numbers.
       values: arrays whose first axis is over seeds.
+      over: resample ``"seeds"`` within every group, or whole ``"groups"`` (with all their seeds), for statistics such
+        as a correlation over architectures. A group that is drawn twice stands under two keys.
       resamples: number of bootstrap samples.
       seed: of the resampling.
 
     Returns:
-      One row per entry: statistic, value, low, high; the bounds are nan where a group has a single seed.
+      One row per entry: statistic, value, low, high; the bounds are nan where a group has a single seed, or where there
+      is a single group to resample. Resamples on which the statistic is nan count for nothing.
     """
     generator = np.random.default_rng(seed)
     counts = {key[0]: len(array) for key, array in values.items()}
-    samples = []
-    for _ in range(resamples):
-        chosen = {group: generator.integers(count, size=count) for group, count in counts.items()}
-        samples.append(statistic({key: array[chosen[key[0]]] for key, array in values.items()}))
-    widening = _widening(list(counts.values()))
+    resample = _seeds_resampled if over == "seeds" else _groups_resampled
+    samples = [statistic(resample(generator, values, counts)) for _ in range(resamples)]
+    widening = _widening(list(counts.values()) if over == "seeds" else [len(counts)])
     rows = []
     for name, value in statistic(values).items():
-        low, high = np.percentile([sample[name] for sample in samples], [2.5, 97.5])
+        drawn = np.asarray([sample[name] for sample in samples])
+        drawn = drawn[~np.isnan(drawn)] if not math.isnan(value) else drawn
+        low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (math.nan, math.nan)
         low, high = (value + widening * (bound - value) for bound in (low, high))
         rows.append({"statistic": name, "value": value, "low": float(low), "high": float(high)})
     return rows
+
+
+def _seeds_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Values:
+    chosen = {group: generator.integers(count, size=count) for group, count in counts.items()}
+    return {key: array[chosen[key[0]]] for key, array in values.items()}
+
+
+def _groups_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Values:
+    names, of = list(counts), {group: [] for group in counts}
+    for key in values:
+        of[key[0]].append(key)
+    drawn = generator.integers(len(names), size=len(names))
+    return {((i, names[n]), *key[1:]): values[key] for i, n in enumerate(drawn) for key in of[names[n]]}
 
 
 def _widening(counts: list[int]) -> float:

@@ -33,6 +33,9 @@ class Training:
     """Architecture: block_vgg_cifar10 or block_vgg_imagenet."""
     width: float = 1.0
     """Factor on all channel counts."""
+    initial_gain: float = 1.0
+    """Factor on the initial kernels of SI's networks with PyTorch's default initialisation; 2.449 (√6) makes them He's,
+    with which deep networks without batch norm begin to learn at once."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of convolutions and activations while training; parameters, batch norm and probes stay in float32."""
     train_images: int | None = None
@@ -40,6 +43,16 @@ class Training:
     augment: bool = True
     """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates. Streams always
     train on random resized crops and flips."""
+    pad_to: int = 0
+    """Pixels per side to which stored images are padded with black; 0 leaves them as they are."""
+    noise: float = 0.0
+    """Expected Euclidean norm of white Gaussian noise that is added to every standardised image, fresh at each epoch;
+    to validation and test images too."""
+    validation_images: int = 0
+    """Training images held out, balanced over classes, on which networks are evaluated after each epoch; 0: none, and
+    that is done on the test images."""
+    selection: Literal["final", "best"] = "final"
+    """Network that is measured: that of the last epoch, or of the best accuracy on the held-out images."""
     task: Literal["original", "random_labels", "random_images", "deformed_templates"] = "original"
     """What is learned: the data set as it is; uniform random labels; white noise with the data's mean and deviation in
     the place of the images; or telling apart the deformations of one image per class (LS 4.3)."""
@@ -56,6 +69,9 @@ class Task(NamedTuple):
     images: data.ImageSet | data.ImageStream
     prepare: Any
     prepare_clean: data.Prepare
+    """For validation, test and probe images: never augmented."""
+    validation: dict[str, np.ndarray] | None = None
+    """Images and labels held out of the training set."""
 
     @property
     def num_classes(self) -> int:
@@ -76,7 +92,7 @@ class Task(NamedTuple):
 
     @property
     def evaluation(self) -> Any:
-        """What ``training.fit`` evaluates on."""
+        """The test images, as ``training.evaluate`` takes them."""
         if isinstance(self.images, data.ImageStream):
             return self.images
         return {"images": self.images.test_images, "labels": self.images.test_labels}
@@ -111,16 +127,19 @@ class Task(NamedTuple):
 
 def load_task(settings: Training, options: cli.Options) -> Task:
     """Return the image set (cut to ``train_images``), changed as the task says, and how training and probes take it."""
+    _check(settings)
     if settings.dataset.startswith(STREAM):
         return _streamed(settings, options)
-    images = data.load(settings.dataset, folder=options.data_folder)
+    images = _padded(data.load(settings.dataset, folder=options.data_folder), settings.pad_to)
     key = jax.random.fold_in(jax.random.key(settings.task_seed), TASK_STREAM)
     if settings.task == "deformed_templates":
         count = settings.train_images or TEMPLATE_IMAGES
         images, prepare = data.deformed_templates(images, key, strength=settings.strength, train_images=count)
         return Task(images, prepare, prepare.prepare)
-    images = _cut(images, settings.train_images)
-    clean = data.Prepare.from_images(images.train_images)
+    images, validation = _cut(images, settings.train_images), None
+    clean = dataclasses.replace(data.Prepare.from_images(images.train_images), noise=settings.noise)
+    if settings.validation_images:
+        images, validation = data.validation_split(key, images, settings.validation_images)
     changed: dict[str, Any] = {}
     if settings.task == "random_labels":
         labels = data.random_labels(key, len(images.train_labels), images.num_classes)
@@ -131,7 +150,20 @@ def load_task(settings: Training, options: cli.Options) -> Task:
             name: np.asarray(data.random_images(one, getattr(images, name)))
             for name, one in zip(("train_images", "test_images"), keys, strict=True)
         }
-    return Task(dataclasses.replace(images, **changed), dataclasses.replace(clean, augment=settings.augment), clean)
+    images, prepare = dataclasses.replace(images, **changed), dataclasses.replace(clean, augment=settings.augment)
+    return Task(images, prepare, clean, validation)
+
+
+def _check(settings: Training) -> None:
+    if settings.selection == "best" and not settings.validation_images:
+        sys.exit("error: --selection best takes held-out images: give --validation-images too, or --selection final.")
+    plain = settings.task == "original" and not settings.dataset.startswith(STREAM)
+    for name in ("noise", "validation_images"):
+        value, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
+        if value < 0:
+            sys.exit(f"error: {flag} must not be negative; {value:g} given.")
+        if value and not plain:
+            sys.exit(f"error: {flag} is for --task original with images in memory, not for streams or other tasks.")
 
 
 def _streamed(settings: Training, options: cli.Options) -> Task:
@@ -146,6 +178,13 @@ def _streamed(settings: Training, options: cli.Options) -> Task:
         worker_count=options.workers,
     )
     return Task(images, data.IMAGENET_PREPARE, data.IMAGENET_PREPARE)
+
+
+def _padded(images: data.ImageSet, size: int) -> data.ImageSet:
+    if not size:
+        return images
+    padded = {name: data.pad_images(getattr(images, name), size) for name in ("train_images", "test_images")}
+    return dataclasses.replace(images, **padded)
 
 
 def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import cli, plots, statistics, tables
+from experiments.common import cli, plots, results, statistics, tables
 from experiments.learned_stability import measures, recipes
 
 
@@ -27,7 +27,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load the networks; return one row per (downsampling, seed, state, draw, layer), and their accuracies."""
     wanted = command.settings
     task, trained = recipes.trained_networks(command, wanted.networks)
@@ -135,8 +135,8 @@ def _names(rows: Sequence[tables.Row]) -> list[str]:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    (rows,) = recipes.measured(command, lambda: measure(command), "table")
-    summary = recipes.summarised(command, rows, summarise)
+    (rows,) = results.measured(command, lambda: measure(command), "table")
+    summary = results.summarised(command, rows, summarise)
     print(show(rows, summary))
     plot(command, rows)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deform_jax import models, probes
-from experiments.common import cli, plots, runs, statistics, tables, tasks
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks
 from experiments.learned_stability import measures, recipes
 
 
@@ -33,7 +33,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Return one row per (downsampling, seed, σ, draw, layer); the weights are those that training would start from."""
     settings = command.settings
     task = tasks.load_task(settings.networks.training, command.options)
@@ -99,8 +99,8 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    (rows,) = recipes.measured(command, lambda: measure(command), "table")
-    print(show(recipes.summarised(command, rows, summarise)))
+    (rows,) = results.measured(command, lambda: measure(command), "table")
+    print(show(results.summarised(command, rows, summarise)))
     plot(command, rows)
 
 

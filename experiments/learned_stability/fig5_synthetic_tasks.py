@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deform_jax import data
-from experiments.common import cli, plots, runs, statistics, tables, tasks
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks
 from experiments.learned_stability import measures, recipes
 
 
@@ -46,7 +46,7 @@ def settings_of(settings: Settings, strength: float, seed: int) -> tasks.Trainin
     return dataclasses.replace(settings.networks.training, strength=float(strength), task_seed=seed)
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load; return one row per (downsampling, seed, strength, state, layer), accuracies and the templates."""
     settings, options = command.settings, command.options
     if settings.networks.training.task != "deformed_templates":
@@ -141,8 +141,8 @@ def _save_templates(command: cli.Command[Settings], figure: Figure) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    rows, accuracies = recipes.measured(command, lambda: measure(command), "table", "accuracy")
-    print(show(recipes.summarised(command, rows, summarise), accuracies))
+    rows, accuracies = results.measured(command, lambda: measure(command), "table", "accuracy")
+    print(show(results.summarised(command, rows, summarise), accuracies))
     plot(command, rows)
     plot_templates(command)
 

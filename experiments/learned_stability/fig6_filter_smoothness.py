@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import cli, plots, statistics, tables
+from experiments.common import cli, plots, results, statistics, tables
 from experiments.learned_stability import measures, recipes
 
 
@@ -25,7 +25,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load the networks; return one row per (downsampling, seed, state, layer), and their accuracies."""
     task, trained = recipes.trained_networks(command, command.settings.networks)
     return {
@@ -82,8 +82,8 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    (rows,) = recipes.measured(command, lambda: measure(command), "table")
-    summary = recipes.summarised(command, rows, summarise)
+    (rows,) = results.measured(command, lambda: measure(command), "table")
+    summary = results.summarised(command, rows, summarise)
     print(show(rows, summary))
     plot(command, rows)
 

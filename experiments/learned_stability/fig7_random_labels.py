@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.common import cli, plots, runs, statistics, tables, tasks
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks
 from experiments.learned_stability import measures, recipes
 
 TITLES = {"original": "true labels", "random_labels": "random labels", "random_images": "random images"}
@@ -43,7 +43,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load; return sensitivities (``table``), total variations (``variation``) and accuracies.
 
     Sensitivity is measured on test images as they are for every task (probe ``images``), and for random images also on
@@ -51,7 +51,7 @@ def measure(command: cli.Command[Settings]) -> recipes.Tables:
     images (ours): these networks stop at a high learning rate, where running averages lag behind.
     """
     settings = command.settings
-    rows: recipes.Tables = {"table": [], "variation": [], "accuracy": []}
+    rows: results.Tables = {"table": [], "variation": [], "accuracy": []}
     if settings.networks.training.recipe.stop_accuracy is None:
         sys.exit("error: --stop-accuracy must be a number: every task is trained until it is fitted alike.")
     original = recipes.with_training(settings.networks, {"task": "original"})
@@ -151,9 +151,9 @@ def _kinds(rows: Sequence[tables.Row], task: str) -> list[str]:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    rows, variations, accuracies = recipes.measured(command, lambda: measure(command), "table", "variation", "accuracy")
+    rows, variations, accuracies = results.measured(command, lambda: measure(command), "table", "variation", "accuracy")
     on_images = tables.select(rows, probe="images")
-    summary = recipes.summarised(command, on_images, lambda _: summarise(on_images) + summarise(variations))
+    summary = results.summarised(command, on_images, lambda _: summarise(on_images) + summarise(variations))
     print(show(summary, accuracies))
     plot(command, rows, variations, accuracies)
 

@@ -12,8 +12,7 @@ from scipy import integrate, special, stats
 from tqdm.auto import tqdm
 
 from deform_jax import models, probes
-from experiments.common import cli, plots, tables
-from experiments.learned_stability import recipes
+from experiments.common import cli, plots, results, tables
 
 BYTES = 2**28
 """Memory that one chunk of samples may take."""
@@ -87,7 +86,7 @@ def closed_forms() -> dict[str, float]:
     }
 
 
-def measure(settings: Settings) -> recipes.Tables:
+def measure(settings: Settings) -> results.Tables:
     """Return one row per layer shape and tenth of the draws (``seed``): mean and standard deviation over the draws."""
     rows, exact = [], closed_forms()["truncated"]
     for (c_in, c_out), networks in tqdm(shapes(settings.largest).items(), desc="layer shapes"):
@@ -173,7 +172,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    (rows,) = recipes.measured(command, lambda: measure(command.settings), "table")
+    (rows,) = results.measured(command, lambda: measure(command.settings), "table")
     merged = over_draws(rows)
     print(show(merged))
     plot(command, merged)

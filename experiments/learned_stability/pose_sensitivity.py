@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from deform_jax import warps
 from deform_jax.typing import Perturb
-from experiments.common import cli, plots, tables
+from experiments.common import cli, plots, results, tables
 from experiments.learned_stability import measures, recipes
 
 
@@ -42,7 +42,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load; return one row per (perturbation, downsampling, seed, state, draw, layer)."""
     wanted = command.settings
     task, trained = recipes.trained_networks(command, wanted.networks)
@@ -92,7 +92,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    (rows,) = recipes.measured(command, lambda: measure(command), "table")
+    (rows,) = results.measured(command, lambda: measure(command), "table")
     print(show(rows))
     plot(command, rows)
 

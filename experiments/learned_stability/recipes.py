@@ -1,12 +1,11 @@
 """The settings of LS at each scale, and what its layer-by-layer figures share."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deform_jax import models, training
-from experiments.common import cli, runs, tables, tasks
+from experiments.common import cli, runs, tasks
 from experiments.common.tasks import Training
 
 DOWNSAMPLINGS = models.DOWNSAMPLINGS
@@ -133,30 +132,7 @@ def stamp(scale: str, networks: Networks, *, trained: bool = True, bands: bool =
     )
 
 
-Tables = dict[str, list[dict[str, Any]]]
-"""Name → rows; ``table`` is the one a figure is drawn from, and the claims are tested on."""
-
-
-def measured(command: cli.Command, measure: Callable[[], Tables], *names: str) -> list[list[dict[str, Any]]]:
-    """Return the named tables, made by ``measure`` and written with their provenance, or with ``--plot-only`` read."""
-    if not command.options.plot_only:
-        began = time.perf_counter()
-        for name, rows in measure().items():
-            tables.write(command.results / f"{name}.csv", rows)
-        cli.write_provenance(command, wall_seconds=round(time.perf_counter() - began, 1))
-    return [tables.read(command.results / f"{name}.csv") for name in names]
-
-
 def trained_networks(command: cli.Command, networks: Networks) -> tuple[tasks.Task, dict[str, list[runs.Trained]]]:
     """Return the task and its networks, trained or loaded."""
     task = tasks.load_task(networks.training, command.options)
     return task, train_all(networks, task, command.options)
-
-
-def summarised(
-    command: cli.Command, rows: Sequence[tables.Row], summarise: Callable[[Sequence[tables.Row]], list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Return the summary of a table, and write it beside the table."""
-    summary = summarise(rows)
-    tables.write(command.results / "summary.csv", summary)
-    return summary

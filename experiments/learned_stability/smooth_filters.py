@@ -9,7 +9,7 @@ import numpy as np
 
 from deform_jax import models, probes, training
 from deform_jax.typing import PyTree
-from experiments.common import cli, plots, runs, statistics, tables
+from experiments.common import cli, plots, results, runs, statistics, tables
 from experiments.learned_stability import measures, recipes
 
 
@@ -49,7 +49,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load; return rows by (downsampling, seed, state, amount, draw, layer), and accuracies.
 
     Untrained filters are changed in the same way (state ``init``). Batch norm gets its statistics anew after every
@@ -182,9 +182,9 @@ def _means(rows: Sequence[tables.Row], value: str) -> np.ndarray:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    rows, changed = recipes.measured(command, lambda: measure(command), "table", "changed")
+    rows, changed = results.measured(command, lambda: measure(command), "table", "changed")
     found = points(rows, changed)
-    print(show(recipes.summarised(command, found, summarise)))
+    print(show(results.summarised(command, found, summarise)))
     plot(command, found)
 
 

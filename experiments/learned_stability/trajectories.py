@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from deform_jax import models, training
-from experiments.common import cli, plots, runs, statistics, tables
+from experiments.common import cli, plots, results, runs, statistics, tables
 from experiments.learned_stability import measures, recipes
 
 
@@ -29,7 +29,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load; return sensitivities and total variations by (downsampling, seed, step, layer).
 
     Batch norm has the statistics of the probe's clean images at every step, not only at initialisation: early in
@@ -141,8 +141,8 @@ def _map(
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    rows, variations = recipes.measured(command, lambda: measure(command), "table", "variation")
-    print(show(recipes.summarised(command, rows, lambda _: summarise(rows) + summarise(variations))))
+    rows, variations = results.measured(command, lambda: measure(command), "table", "variation")
+    print(show(results.summarised(command, rows, lambda _: summarise(rows) + summarise(variations))))
     plot(command, rows, variations)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from deform_jax import models, probes, warps
 from deform_jax.typing import Represent
-from experiments.common import cli, plots, runs, statistics, tables
+from experiments.common import cli, plots, results, runs, statistics, tables
 from experiments.learned_stability import measures, recipes
 
 
@@ -66,7 +66,7 @@ SCALES = {
 }
 
 
-def measure(command: cli.Command[Settings]) -> recipes.Tables:
+def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load; return rows by (downsampling, seed, state, target, layer): sampled and worst normalised distance.
 
     ``target`` is the layer whose distance was maximised; ``sensitivity`` is that of the random starts, averaged over
@@ -207,8 +207,8 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
 @cli.script
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
-    (rows,) = recipes.measured(command, lambda: measure(command), "table")
-    print(show(recipes.summarised(command, rows, summarise)))
+    (rows,) = results.measured(command, lambda: measure(command), "table")
+    print(show(results.summarised(command, rows, summarise)))
     plot(command, rows)
 
 

@@ -1,0 +1,201 @@
+"""Test error against the output's sensitivities over a zoo, at several magnitudes of training noise: Figs 1 and 10."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks
+from experiments.spatial_information import measures, recipes
+
+MEASURES = {"D": "diffeomorphisms, $D_f$", "G": "noise, $G_f$", "R": "relative, $R_f$ = $D_f$ / $G_f$"}
+COLOURS = {"D": "#D55E00", "G": "#0072B2", "R": "#000000"}
+FAMILIES = {
+    "fc_": ("#999999", "s"),
+    "lenet": ("#CC79A7", "v"),
+    "alexnet": ("#F0E442", "^"),
+    "vgg": ("#56B4E9", "o"),
+    "vgg_bn": ("#0072B2", "o"),
+    "resnet": ("#D55E00", "D"),
+    "efficientnet": ("#009E73", "P"),
+}
+"""Beginning of an architecture's name → colour and marker."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which networks, trained under which noise, measured how."""
+
+    networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
+    noise_norms: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0, 10.0, 30.0, 100.0)
+    """Expected norms of the white noise on every image (standardised, so that one of 32 × 32 × 3 has norm 55): in
+    training fresh at each epoch, and on validation, test and probe images."""
+    noisy_architectures: tuple[str, ...] | None = None
+    """Architectures that are trained with noise; None: all."""
+    noisy_seeds: int | None = None
+    """Seeds of each that are trained with noise; None: as many as without."""
+    probe: measures.Probe = dataclasses.field(default_factory=measures.Probe)
+
+    def __post_init__(self) -> None:
+        if 0 not in self.noise_norms or min(self.noise_norms) < 0 or len(set(self.noise_norms)) < len(self.noise_norms):
+            raise ValueError(f"--noise-norms must hold 0 and positive norms, each once; {self.noise_norms} given.")
+        if not set(self.noisy_architectures or ()).issubset(self.networks.architectures):
+            raise ValueError(f"--noisy-architectures must be among --architectures; {self.noisy_architectures} given.")
+        if self.noisy_seeds is not None and not 1 <= self.noisy_seeds <= self.networks.seeds:
+            raise ValueError(f"--noisy-seeds must be 1 to {self.networks.seeds}; {self.noisy_seeds} given.")
+        if self.networks.training.noise:
+            raise ValueError("--noise is for other figures; here --noise-norms says which are compared.")
+
+    def networks_at(self, noise: float) -> recipes.Networks:
+        """Return the networks that are trained with noise of that norm."""
+        if noise == 0:
+            return self.networks
+        architectures = self.noisy_architectures or self.networks.architectures
+        seeds = self.noisy_seeds or self.networks.seeds
+        return dataclasses.replace(self.networks, architectures=architectures, seeds=seeds)
+
+
+SCALES = {
+    "smoke": Settings(recipes.SMOKE, (0.0, 10.0), probe=measures.SMOKE),
+    "demo": Settings(
+        recipes.DEMO,
+        (0.0, 1.0, 10.0, 30.0),
+        ("fc_l2", "fc_l4", "fc_l6", "lenet", "alexnet", "vgg11", "vgg11_bn", "vgg13_bn", "resnet18"),
+        1,
+    ),
+    "paper": Settings(recipes.PAPER, probe=measures.PAPER),
+}
+
+
+def measure(command: cli.Command[Settings]) -> results.Tables:
+    """Train or load every network; return one row per (noise, architecture, seed, state, measure), and accuracies."""
+    rows, accuracies = [], []
+    for noise in command.settings.noise_norms:
+        networks = command.settings.networks_at(noise)
+        task = recipes.load_task(networks, command.options, noise)
+        sample = measures.perturbed(command.settings.probe, task)
+        for architecture in networks.architectures:
+            trained = recipes.train(networks, architecture, task, command.options)
+            model = runs.build(networks.training_of(architecture), None, task.num_classes)
+            found = recipes.accuracy_rows(networks, task, architecture, trained)
+            accuracies += found
+            for network, accuracy in zip(trained, found, strict=True):
+                head = {"noise_norm": noise, "architecture": architecture, "seed": network.seed}
+                rows += _rows(model, network, sample, 1 - accuracy["test_accuracy"], head, command.settings.probe.chunk)
+    return {"table": rows, "accuracy": accuracies}
+
+
+def _rows(
+    model: Any,
+    network: runs.Trained,
+    sample: measures.Perturbed,
+    error: float,
+    head: Mapping[str, Any],
+    chunk: int | None,
+) -> list[dict[str, Any]]:
+    states = {
+        "init": measures.represent_init(model, network.init, sample.images),
+        "trained": measures.represent_trained(model, network.trained),
+    }
+    rows = [{**head, "state": "trained", "measure": "error", "value": error}]
+    rows += [{**head, "state": "trained", "measure": "perturbation_norm", "value": sample.norm}]
+    for state, represent in states.items():
+        values = measures.at_output(represent, sample, chunk=chunk)
+        rows += [{**head, "state": state, "measure": name, "value": value} for name, value in values.items()]
+    return rows
+
+
+def points(rows: Sequence[tables.Row], noise: float, measure: str, state: str = "trained") -> dict[str, float]:
+    """Return {architecture: geometric mean over seeds} of a measure."""
+    chosen = tables.select(rows, noise_norm=noise, measure=measure, state=state)
+    return {
+        name: float(np.exp(np.mean([math.log(row["value"]) for row in tables.select(chosen, architecture=name)])))
+        for name in tables.unique(chosen, "architecture")
+    }
+
+
+def correlation(values: statistics.Values, measure: str, state: str = "trained") -> float:
+    """Return ρ(ε, X), the correlation of log error and log X over architectures (SI Fig. 1).
+
+    One point per architecture, its geometric mean over seeds. nan for fewer than three architectures.
+
+    Args:
+      values: {(architecture, state, measure): (seeds, 1)}.
+      measure: X.
+      state: of the network on which X is measured; errors are those after training.
+    """
+    names = dict.fromkeys(key[0] for key in values)
+    pairs = [(_log_mean(values[name, "trained", "error"]), _log_mean(values[name, state, measure])) for name in names]
+    x, y = np.asarray(pairs).T
+    if len(names) < 3 or x.std() == 0 or y.std() == 0:
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _log_mean(values: np.ndarray) -> float:
+    return float(np.log(values).mean())
+
+
+def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
+    """Return ρ(ε, X) at each noise, before and after training, with intervals over architectures."""
+    table = []
+    names = [column + suffix for suffix in measures.CONVENTIONS for column in MEASURES]
+    for noise in tables.unique(rows, "noise_norm"):
+        chosen = tables.select(rows, noise_norm=noise)
+        values = statistics.grouped(chosen, "value", ("architecture", "state", "measure"))
+        for state in ("trained", "init"):
+            found = statistics.bootstrap(
+                lambda one, state=state: {name: correlation(one, name, state) for name in names}, values, over="groups"
+            )
+            head = {"noise_norm": noise, "state": state, "architectures": len(tables.unique(chosen, "architecture"))}
+            table += [{**head, **row} for row in found]
+    return table
+
+
+def family(architecture: str) -> tuple[str, str]:
+    """Return an architecture's colour and marker."""
+    if architecture.startswith("vgg"):
+        return FAMILIES["vgg_bn" if architecture.endswith("_bn") else "vgg"]
+    return next(style for start, style in FAMILIES.items() if architecture.startswith(start))
+
+
+def scatter(axes: Any, rows: Sequence[tables.Row], noise: float, measure: str, *, label: bool = True) -> None:
+    """Draw one point per architecture, its measure against its error, with the spread over seeds."""
+    chosen = tables.select(rows, noise_norm=noise, state="trained")
+    for name, x in points(rows, noise, measure).items():
+        colour, marker = family(name)
+        own = tables.select(chosen, architecture=name)
+        spans = [_span([row["value"] for row in tables.select(own, measure=column)]) for column in (measure, "error")]
+        y = points(rows, noise, "error")[name]
+        bars = {"xerr": [[x - spans[0][0]], [spans[0][1] - x]], "yerr": [[y - spans[1][0]], [spans[1][1] - y]]}
+        style = {"color": colour, "marker": marker, "markeredgecolor": "black", "markeredgewidth": 0.5}
+        axes.errorbar(x, y, **bars, **style, elinewidth=0.6, ecolor="0.6", markersize=5, linestyle="none")
+        if label:
+            short = recipes.LABELS[name]
+            axes.annotate(short, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=5.5, color="0.25")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    plots.plain_log_ticks(axes)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """Return the geometric mean less and plus one geometric standard deviation."""
+    logs = np.log(values)
+    spread = logs.std(ddof=1) if len(logs) > 1 else 0.0
+    return float(np.exp(logs.mean() - spread)), float(np.exp(logs.mean() + spread))
+
+
+def describe(summary: Sequence[tables.Row], noise: float = 0.0, state: str = "trained") -> str:
+    """Return the three correlations in words."""
+    chosen = {row["statistic"]: row for row in tables.select(summary, noise_norm=noise, state=state)}
+    return ", ".join(
+        f"ρ(ε, {name}) = {chosen[name]['value']:.2f} ({chosen[name]['low']:.2f} to {chosen[name]['high']:.2f})"
+        for name in MEASURES
+    )
+
+
+def clean_task(command: cli.Command[Settings]) -> tasks.Task:
+    """Return the images without noise, for pictures."""
+    return recipes.load_task(command.settings.networks, command.options, 0.0)

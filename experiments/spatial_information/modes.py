@@ -1,0 +1,100 @@
+"""Powers of the kernels' Laplacian modes, before and after training: what Figs 4, 12, 13 and 14 share."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.common import cli, plots, results, tables
+from experiments.spatial_information import measures, recipes
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which networks' kernels are looked at."""
+
+    networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
+    size: int = 3
+    """Kernels of that size are looked at, pixels per side."""
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise ValueError(f"--size must be at least 2; {self.size} given.")
+
+
+def scales(architectures: Sequence[str], smoke: Sequence[str]) -> dict[str, Settings]:
+    """Return the settings of each scale for a figure of those architectures."""
+    return {
+        "smoke": Settings(recipes.only(recipes.SMOKE, smoke)),
+        "demo": Settings(recipes.only(recipes.DEMO, architectures)),
+        "paper": Settings(recipes.only(recipes.PAPER, architectures)),
+    }
+
+
+def measure(command: cli.Command[Settings]) -> results.Tables:
+    """Train or load the networks; return one row per (architecture, seed, state, layer, mode), and accuracies."""
+    wanted = command.settings
+    task = recipes.load_task(wanted.networks, command.options)
+    rows, accuracies = [], []
+    for architecture in wanted.networks.architectures:
+        trained = recipes.train(wanted.networks, architecture, task, command.options)
+        accuracies += recipes.accuracy_rows(wanted.networks, task, architecture, trained)
+        for network in trained:
+            for state, variables in (("init", network.init), ("trained", network.trained)):
+                head = {"architecture": architecture, "seed": network.seed, "state": state}
+                rows += measures.mode_rows(variables["params"], head, size=wanted.size)
+    return {"table": rows, "accuracy": accuracies}
+
+
+def row_of_panels(axes: Sequence[Any], rows: Sequence[tables.Row], *, columns: int) -> None:
+    """Draw γ against mode, one panel per layer: initialisation dotted, trained in full; a line per architecture."""
+    names = tables.unique(rows, "architecture")
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+    modes = np.asarray(sorted(tables.unique(rows, "mode"))) + 1
+    for k, panel in enumerate(axes, 1):
+        for colour, name in zip(colours, names, strict=False):
+            own = [row for row in rows if row["architecture"] == name and row["layer_index"] == k]
+            for state, style in (("init", ":"), ("trained", "-")):
+                _, values = tables.per_seed(tables.select(own, state=state), "power", x="mode")
+                marker = "o" if state == "trained" else None
+                label = f"{recipes.LABELS[name]}, {'initial' if state == 'init' else 'trained'}"
+                plots.band(panel, modes, values, color=colour, linestyle=style, marker=marker, label=label)
+        panel.set_title(f"$k$ = {k}")
+        panel.set_xticks(modes, [f"{mode:g}" if mode % 2 else "" for mode in modes])
+        panel.set_yscale("log")
+    for panel in axes[len(axes) - columns :]:
+        panel.set_xlabel("mode $l$, low to high")
+
+
+def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str) -> None:
+    """Draw every layer's panel, four to a line."""
+    layers = int(max(row["layer_index"] for row in rows))
+    columns = min(4, layers)
+    figure, axes = plots.panel_grid(-(-layers // columns), columns, width=2.1, height=1.9, sharex=True)
+    flat = [panel for line in axes for panel in line]
+    for panel in flat[layers:]:
+        panel.set_axis_off()
+    row_of_panels(flat[:layers], rows, columns=columns)
+    for line in axes:
+        line[0].set_ylabel(r"power $\gamma_{k,l}$")
+    handles, labels = flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    stamp = recipes.stamp(command.options.scale, command.settings.networks, ", band ± 2 sd over seeds")
+    print("figure:", plots.save(figure, command.results, stem, stamp))
+
+
+def show(rows: Sequence[tables.Row]) -> str:
+    """Return the share of the constant mode and the aggregate frequency of every layer, before and after training."""
+    lines = []
+    for name in tables.unique(rows, "architecture"):
+        own = tables.select(rows, architecture=name, mode=0.0)
+        for layer in tables.unique(own, "layer"):
+            cells = []
+            for value in ("share", "frequency"):
+                for state in ("init", "trained"):
+                    found = [row[value] for row in tables.select(own, layer=layer, state=state)]
+                    cells.append(f"{np.mean(found):.3f}")
+            lines.append([recipes.LABELS[name], layer, *cells])
+    header = ["architecture", "layer", "constant mode's share, init", "trained", "frequency, init", "trained"]
+    return f"Means over seeds\n{tables.render(header, lines)}"

@@ -1,0 +1,157 @@
+"""The networks of SI at each scale: a zoo of architectures, trained as its appendix B.1 says."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from deform_jax import models, training
+from experiments.common import cli, runs, tasks
+from experiments.common.tasks import Training
+
+VGGS = tuple(name for name in models.ZOO if name.startswith("vgg"))
+FULLY_CONNECTED = tuple(name for name in models.ZOO if name.startswith("fc_"))
+HE = 2.449
+"""√6, the ratio of He's uniform initialisation to PyTorch's default."""
+CIFAR10 = Training(pad_to=32, validation_images=5_000, selection="best", recipe=training.Recipe(epochs=250))
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Which networks are compared."""
+
+    architectures: tuple[str, ...] = models.ZOO
+    """Architectures, in their forms for 32-pixel images; all of the zoo by default."""
+    seeds: int = 5
+    """Number of networks per architecture; seed 0, 1, … sets weights, batch order and augmentation."""
+    full_width: tuple[str, ...] = ()
+    """Architectures that keep their width, whatever --width says."""
+    adam_rate: float = 0.1
+    """Learning rate of the fully connected networks, which Adam trains, without weight decay (SI B.1)."""
+    training: Training = dataclasses.field(default_factory=lambda: CIFAR10)
+
+    def __post_init__(self) -> None:
+        known = ", ".join(models.ZOO)
+        if not self.architectures or not set(models.ZOO).issuperset(self.architectures):
+            raise ValueError(f"--architectures must name some of {known}; {self.architectures} given.")
+        if len(set(self.architectures)) != len(self.architectures):
+            raise ValueError(f"--architectures must name each one once; {self.architectures} given.")
+        if not set(self.full_width).issubset(models.ZOO):
+            raise ValueError(f"--full-width must name some of {known}; {self.full_width} given.")
+        if self.seeds < 1:
+            raise ValueError(f"--seeds must be at least 1; {self.seeds} given.")
+        if self.training.network != Training().network:
+            raise ValueError("--network is for other figures; here --architectures says which networks are trained.")
+
+    def training_of(self, architecture: str, noise: float | None = None) -> Training:
+        """Return how an architecture is trained, on images with that much noise."""
+        wanted = dataclasses.replace(self.training, network=architecture)
+        wanted = wanted if noise is None else dataclasses.replace(wanted, noise=noise)
+        wanted = dataclasses.replace(wanted, width=1.0) if architecture in self.full_width else wanted
+        if architecture not in FULLY_CONNECTED:
+            return wanted
+        recipe = dataclasses.replace(wanted.recipe, method="adam", learning_rate=self.adam_rate, weight_decay=0.0)
+        return dataclasses.replace(wanted, recipe=recipe)
+
+
+def only(networks: Networks, architectures: Sequence[str]) -> Networks:
+    """Return the same scale for some of the architectures."""
+    full_width = tuple(name for name in networks.full_width if name in architectures)
+    return dataclasses.replace(networks, architectures=tuple(architectures), full_width=full_width)
+
+
+SMOKE = Networks(
+    architectures=("fc_l2", "fc_l4", "lenet"),
+    seeds=2,
+    training=Training(
+        dataset="fashion_mnist_subset",
+        width=1 / 16,
+        train_images=256,
+        augment=False,
+        pad_to=32,
+        validation_images=64,
+        selection="best",
+        recipe=training.Recipe(epochs=1, batch_size=64),
+    ),
+)
+DEMO = Networks(
+    full_width=(*FULLY_CONNECTED, "lenet"),
+    training=Training(
+        dataset="fashion_mnist_subset",
+        width=1 / 8,
+        augment=False,
+        pad_to=32,
+        validation_images=1_000,
+        selection="best",
+        initial_gain=HE,
+        recipe=training.Recipe(epochs=3, batch_size=64, learning_rate=0.05),
+    ),
+)
+"""Not SI's in size, length, learning rate and initial weights: with SI's, VGGs without batch norm do not begin to learn
+within these few hundred steps."""
+PAPER = Networks()
+
+
+def train(networks: Networks, architecture: str, task: tasks.Task, options: cli.Options) -> list[runs.Trained]:
+    """Return the networks of one architecture, one per seed, trained on the task or loaded."""
+    settings = networks.training_of(architecture, task.prepare_clean.noise)
+    return runs.train_or_load(settings, task, None, range(networks.seeds), options, keep_steps=False)
+
+
+def load_task(networks: Networks, options: cli.Options, noise: float | None = None) -> tasks.Task:
+    """Return what all architectures learn, with that much noise on the images."""
+    return tasks.load_task(networks.training_of(networks.architectures[0], noise), options)
+
+
+def accuracy_rows(
+    networks: Networks, task: tasks.Task, architecture: str, trained: Sequence[runs.Trained]
+) -> list[dict[str, Any]]:
+    """Return one row per network with its accuracies, and when it was selected."""
+    settings = networks.training_of(architecture, task.prepare_clean.noise)
+    return [
+        {
+            "architecture": architecture,
+            "seed": network.seed,
+            "noise_norm": settings.noise,
+            "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(network.trained["params"])),
+            "train_images": task.train_count,
+            "epochs": int(network.history[-1]["epoch"]),
+            "selected_epoch": selected_epoch(network, settings),
+            "train_accuracy": network.history[-1]["accuracy"],
+            "validation_accuracy": network.history[selected_epoch(network, settings) - 1]["evaluation_accuracy"],
+            "test_accuracy": runs.accuracy(settings, task, None, network),
+            "images_per_second": network.history[-1]["images_per_second"],
+        }
+        for network in trained
+    ]
+
+
+def selected_epoch(network: runs.Trained, settings: Training) -> int:
+    """Return the epoch whose network is measured: the first of the best accuracy, or the last."""
+    if settings.selection == "final":
+        return int(network.history[-1]["epoch"])
+    best = max(network.history, key=lambda row: row["evaluation_accuracy"])
+    return int(best["epoch"])
+
+
+def stamp(scale: str, networks: Networks, tail: str = "") -> str:
+    """Return the line that says on a figure at what scale it was made."""
+    t = networks.training
+    images = f"{t.train_images} images, " if t.train_images else ""
+    selected = f"best of {t.validation_images} held-out images" if t.selection == "best" else "last epoch"
+    initial = f", initial kernels × {t.initial_gain:g}" if t.initial_gain != 1 else ""
+    padded = f" padded to {t.pad_to} px" if t.pad_to else ""
+    trained = f"{t.recipe.epochs} epoch(s){initial}, {selected}"
+    return f"scale {scale} · {t.dataset}{padded} · {images}width × {t.width:g} · {trained} · {networks.seeds} seed(s){tail}"
+
+
+LABELS: Mapping[str, str] = {
+    "lenet": "LeNet",
+    "alexnet": "AlexNet",
+    "efficientnet_b0": "EfficientNet-B0",
+    **{name: name.replace("fc_l", "FC L") for name in FULLY_CONNECTED},
+    **{name: name.replace("vgg", "VGG").replace("_bn", "bn") for name in VGGS},
+    **{name: name.replace("resnet", "ResNet") for name in models.ZOO if name.startswith("resnet")},
+}
