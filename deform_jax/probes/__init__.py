@@ -3,23 +3,38 @@
 Needs only jax, numpy and jaxtyping. A network is any callable ``represent(images) -> {tap: activations}``.
 """
 
+from deform_jax.probes.channels import average_channels, mean_channel, shuffle_channels
 from deform_jax.probes.distances import cosine_distance, euclidean_distance, squared_distance
 from deform_jax.probes.filters import filter_statistics, total_variation
+from deform_jax.probes.modes import laplacian_modes, laplacian_power, mean_filter, spatial_frequency
+from deform_jax.probes.noise import matched_noise
+from deform_jax.probes.relative import RelativeSensitivity, relative_sensitivity, streamed_relative_sensitivity
 from deform_jax.probes.sensitivity import SensitivityParts, sensitivity, sensitivity_parts
 from deform_jax.probes.surgery import sharpen_filters, smooth_filters
 from deform_jax.probes.worst_case import WorstCase, worst_case
 
 __all__ = [
+    "RelativeSensitivity",
     "SensitivityParts",
     "WorstCase",
+    "average_channels",
     "cosine_distance",
     "euclidean_distance",
     "filter_statistics",
+    "laplacian_modes",
+    "laplacian_power",
+    "matched_noise",
+    "mean_channel",
+    "mean_filter",
+    "relative_sensitivity",
     "sensitivity",
     "sensitivity_parts",
     "sharpen_filters",
+    "shuffle_channels",
     "smooth_filters",
+    "spatial_frequency",
     "squared_distance",
+    "streamed_relative_sensitivity",
     "total_variation",
     "worst_case",
 ]
