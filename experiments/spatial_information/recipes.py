@@ -143,8 +143,12 @@ def stamp(scale: str, networks: Networks, tail: str = "") -> str:
     selected = f"best of {t.validation_images} held-out images" if t.selection == "best" else "last epoch"
     initial = f", initial kernels × {t.initial_gain:g}" if t.initial_gain != 1 else ""
     padded = f" padded to {t.pad_to} px" if t.pad_to else ""
+    width = f"width × {t.width:g}"
+    if networks.full_width and t.width != 1:
+        width += f" ({', '.join(LABELS[name] for name in networks.full_width)}: 1)"
     trained = f"{t.recipe.epochs} epoch(s){initial}, {selected}"
-    return f"scale {scale} · {t.dataset}{padded} · {images}width × {t.width:g} · {trained} · {networks.seeds} seed(s){tail}"
+    seeds = f"{networks.seeds} seed(s){tail}"
+    return f"scale {scale} · {t.dataset}{padded} · {images}{width} · {trained} · {seeds}"
 
 
 LABELS: Mapping[str, str] = {
