@@ -89,6 +89,11 @@ def test_outputs_too(key):
     assert changed(both) == changed(inputs)
     orders = {layer: permutation(kernel_of(inputs, layer), kernel_of(both, layer), -1) for layer in CONVOLUTIONS}
     assert any(order != tuple(range(len(order))) for order in orders.values())
+    square = {"conv": {"kernel": normal(1, 1, 9, 9)}}  # 9! orders: equal or identical ones by chance are out of reach
+    inputs, both = (
+        kernel_of(probes.shuffle_channels(key, square, outputs=outputs), "conv") for outputs in (False, True)
+    )
+    assert permutation(kernel_of(square, "conv"), inputs, -2) != permutation(inputs, both, -1)
 
 
 def test_layers_have_permutations_of_their_own(key):
