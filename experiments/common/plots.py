@@ -69,6 +69,7 @@ def mosaic(
     """Return a figure of that size in inches, its panels named by their places in ``layout``."""
     mpl.rcParams.update(cast(Any, STYLE))
     figure, axes = plt.subplot_mosaic([list(line) for line in layout], figsize=size, layout="constrained", **keywords)
+    cast(Any, figure.get_layout_engine()).set(h_pad=0.08)
     return figure, axes
 
 

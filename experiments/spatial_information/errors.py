@@ -70,7 +70,10 @@ SCALES = {
 
 
 def measure(command: cli.Command[Settings]) -> results.Tables:
-    """Train or load every network; return one row per (noise, architecture, seed, state, measure), and accuracies."""
+    """Train or load every network; return one row per (noise, architecture, seed, state, measure), and accuracies.
+
+    ``learned`` is 0 for networks that stayed at chance: they are in the table, but in no figure or correlation.
+    """
     rows, accuracies = [], []
     for noise in command.settings.noise_norms:
         networks = command.settings.networks_at(noise)
@@ -83,6 +86,7 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
             accuracies += found
             for network, accuracy in zip(trained, found, strict=True):
                 head = {"noise_norm": noise, "architecture": architecture, "seed": network.seed}
+                head["learned"] = int(recipes.learned(accuracy))
                 rows += _rows(model, network, sample, 1 - accuracy["test_accuracy"], head, command.settings.probe.chunk)
     return {"table": rows, "accuracy": accuracies}
 
@@ -109,7 +113,7 @@ def _rows(
 
 def points(rows: Sequence[tables.Row], noise: float, measure: str, state: str = "trained") -> dict[str, float]:
     """Return {architecture: geometric mean over seeds} of a measure."""
-    chosen = tables.select(rows, noise_norm=noise, measure=measure, state=state)
+    chosen = tables.select(rows, noise_norm=noise, measure=measure, state=state, learned=1)
     return {
         name: float(np.exp(np.mean([math.log(row["value"]) for row in tables.select(chosen, architecture=name)])))
         for name in tables.unique(chosen, "architecture")
@@ -143,7 +147,7 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     table = []
     names = [column + suffix for suffix in measures.CONVENTIONS for column in MEASURES]
     for noise in tables.unique(rows, "noise_norm"):
-        chosen = tables.select(rows, noise_norm=noise)
+        chosen = tables.select(rows, noise_norm=noise, learned=1)
         values = statistics.grouped(chosen, "value", ("architecture", "state", "measure"))
         for state in ("trained", "init"):
             found = statistics.bootstrap(
@@ -163,7 +167,7 @@ def family(architecture: str) -> tuple[str, str]:
 
 def scatter(axes: Any, rows: Sequence[tables.Row], noise: float, measure: str, *, label: bool = True) -> None:
     """Draw one point per architecture, its measure against its error, with the spread over seeds."""
-    chosen = tables.select(rows, noise_norm=noise, state="trained")
+    chosen = tables.select(rows, noise_norm=noise, state="trained", learned=1)
     for name, x in points(rows, noise, measure).items():
         colour, marker = family(name)
         own = tables.select(chosen, architecture=name)
@@ -194,6 +198,15 @@ def describe(summary: Sequence[tables.Row], noise: float = 0.0, state: str = "tr
         f"ρ(ε, {name}) = {chosen[name]['value']:.2f} ({chosen[name]['low']:.2f} to {chosen[name]['high']:.2f})"
         for name in MEASURES
     )
+
+
+def stuck(rows: Sequence[tables.Row]) -> str:
+    """Return which networks stayed at chance, in words; empty if none did."""
+    found = [row for row in rows if row["measure"] == "error" and not row["learned"]]
+    names = [
+        f"{recipes.LABELS[row['architecture']]} seed {row['seed']:g} at noise {row['noise_norm']:g}" for row in found
+    ]
+    return f"Left out, since they stayed at chance: {', '.join(names)}." if names else ""
 
 
 def clean_task(command: cli.Command[Settings]) -> tasks.Task:

@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     summary = results.summarised(command, rows, errors.summarise)
     for noise in tables.unique(rows, "noise_norm"):
         print(f"noise of norm {noise:g}: {errors.describe(summary, noise)}")
+    if found := errors.stuck(rows):
+        print(found)
     plot(command, rows, summary)
 
 

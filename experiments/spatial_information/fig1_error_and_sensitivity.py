@@ -121,6 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
     (rows,) = results.measured(command, lambda: measure(command), "table")
     summary = results.summarised(command, rows, errors.summarise)
     print(show(rows, summary))
+    if found := errors.stuck(rows):
+        print(found)
     plot(command, rows, summary)
 
 

@@ -105,7 +105,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
     """Draw (a) a representation and its shift, before and after pooling; (b) filters, inputs and responses."""
     wanted = command.settings
     layout = [["r0", "r1", "f0", "f1", "curve"], ["p0", "p1", "i0", "i1", "curve"]]
-    figure, axes = plots.mosaic(layout, size=(8.6, 3.3), width_ratios=[1, 1, 1, 1, 2.6])
+    figure, axes = plots.mosaic(layout, size=(8.6, 3.5), width_ratios=[1, 1, 1, 1, 2.6])
     for i, name in enumerate(("before", "shifted")):
         for letter, part in (("r", "representation"), ("p", "pooled")):
             values = _array(rows, f"{part} {name}")

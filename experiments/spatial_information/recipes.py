@@ -86,7 +86,7 @@ DEMO = Networks(
         validation_images=1_000,
         selection="best",
         initial_gain=HE,
-        recipe=training.Recipe(epochs=3, batch_size=64, learning_rate=0.05),
+        recipe=training.Recipe(epochs=3, batch_size=64, learning_rate=0.02, warmup_epochs=0.5),
     ),
 )
 """Not SI's in size, length, learning rate and initial weights: with SI's, VGGs without batch norm do not begin to learn
@@ -117,6 +117,7 @@ def accuracy_rows(
             "noise_norm": settings.noise,
             "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(network.trained["params"])),
             "train_images": task.train_count,
+            "classes": task.num_classes,
             "epochs": int(network.history[-1]["epoch"]),
             "selected_epoch": selected_epoch(network, settings),
             "train_accuracy": network.history[-1]["accuracy"],
@@ -126,6 +127,11 @@ def accuracy_rows(
         }
         for network in trained
     ]
+
+
+def learned(accuracy: Mapping[str, Any]) -> bool:
+    """Whether a network has learned at all: half as good again as chance on the test images (ours)."""
+    return accuracy["test_accuracy"] > 1.5 / accuracy["classes"]
 
 
 def selected_epoch(network: runs.Trained, settings: Training) -> int:
