@@ -22,7 +22,8 @@ class ZooNetwork(nn.Module):
       num_classes: number of logits.
       width: factor on every channel count and every hidden dense layer (rounded, at least 1).
       axis_name: mapped axis over which batch-norm statistics are averaged while training, or None.
-      momentum: of the running averages of batch norm; 0.9 is PyTorch's 0.1.
+      momentum: of the running averages of batch norm; 0.9 is PyTorch's 0.1. Variances are averaged as the batch has
+        them, not times n/(n − 1).
       precision: of every convolution and product, ``None`` for the platform's default.
       initial_gain: factor on the initial kernels of hidden layers where those are PyTorch's default, uniform in
         ±1/√n_in; √6 makes them He's, with which deep networks without batch norm begin to learn at once. Ours, for
@@ -89,8 +90,7 @@ class ZooNetwork(nn.Module):
         )(x)
 
     def _head(self, x: jax.Array, *, normal: bool = False) -> jax.Array:
-        """Return the logits of ``(n, features)``, in float32 at least."""
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        """Return the logits of ``(n, features)``, in float32."""
         return self._dense(x, self.num_classes, name="head", normal=normal, float32=True)
 
     def _norm(self, x: jax.Array, layer: str, train: bool) -> jax.Array:

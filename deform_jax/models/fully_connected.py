@@ -78,6 +78,5 @@ class FullyConnected(ZooNetwork):
             name = f"dense{layer}"
             dense = NTKDense(self._scaled(self.hidden), precision=self.precision, dtype=self._dtype, name=name)
             x = taps[name] = nn.relu(dense(x))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         head = NTKDense(self.num_classes, 1 / x.shape[-1], use_bias=False, precision=self.precision, name="head")
         return head(x), taps

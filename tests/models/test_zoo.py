@@ -260,9 +260,9 @@ def test_one_trace_for_all_seeds():
     assert len({float(result[0, 0]) for result in results}) == 3
 
 
-def layers(name):
+def layers(name, **fields):
     """The convolutions and linear layers of a network by name, the number of inputs of each, without computing."""
-    model, found = models.create(name, width=1 / 16), {}
+    model, found = models.create(name, width=1 / 16, **fields), {}
 
     def record(call, args, kwargs, context):
         if context.method_name == "__call__" and isinstance(context.module, nn.Conv | nn.Dense):
@@ -304,6 +304,17 @@ def test_initial_weights_are_those_of_pytorch_and_torchvision(name, law):
             assert 0.98 < np.abs(bias).max() <= 1 + 1e-6, layer
             assert scipy.stats.kstest(bias, law.cdf).pvalue > 1e-3
         assert scipy.stats.kstest(kernel, law.cdf).pvalue > 1e-3, layer
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg11_imagenet"])
+def test_a_gain_multiplies_the_uniform_kernels_of_hidden_layers_only(name):
+    for (layer, (plain, _)), (gained, _) in zip(
+        layers(name).items(), layers(name, initial_gain=3.0).values(), strict=True
+    ):
+        shape = (2, 2, 8, 500) if isinstance(plain, nn.Conv) else (32, 500)
+        before, after = (module.kernel_init(jax.random.key(1), shape, jnp.float32) for module in (plain, gained))
+        factor = 1 if layer == "head" or name == "vgg11_imagenet" else 3
+        np.testing.assert_allclose(after, factor * before, rtol=1e-6)
 
 
 def test_initialisers_are_pytorch_s():
@@ -349,6 +360,7 @@ def test_width_scales_channels_and_hidden_layers():
         ("vgg11", {"form": "cifar"}, 32, "`form` must be one of 'cifar10', 'imagenet', but 'cifar'"),
         ("alexnet", {"dropout": 1.5}, 32, "`dropout` must be a finite number ≥ 0 and ≤ 1, but 1.5"),
         ("alexnet", {"width": 0}, 32, "`width` must be a finite number > 0, but 0"),
+        ("lenet", {"initial_gain": 0}, 32, "`initial_gain` must be a finite number > 0, but 0"),
         ("lenet", {"num_classes": 0}, 32, "`num_classes` must be an integer ≥ 1, but 0"),
         ("lenet", {"compute_dtype": "half"}, 32, "`compute_dtype` must be one of 'float32', 'bfloat16', but 'half'"),
         ("fc_l2", {"layers": 11}, 32, "`layers` must be an integer ≥ 1 and ≤ 10, but 11"),
