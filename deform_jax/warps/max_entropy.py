@@ -20,8 +20,8 @@ def max_entropy_field(
 
     Each component is √T · n · Σ_ij e_ij coefficients_ij sin(iπ·row) sin(jπ·column), with row and column running from 0
     on the first pixel to 1 on the last, i and j from 1 to c, and e_ij = 1/√(i² + j²) where √(i² + j²) < c + ½, else 0.
-    For standard normals, on a square, this is the law of largest entropy at a given mean squared gradient.
-    Linear in the coefficients. A side of h pixels tells h − 2 modes apart and aliases those above: keep c below that.
+    For standard normals, on a square, this is the law of largest entropy at a given mean squared gradient. It is linear
+    in the coefficients. A side of h pixels tells h − 2 modes apart and aliases those above: keep c at or below that.
 
     Images need not be square, and here the choice is ours: the modes stretch with the image while the displacements
     keep their size, the same in both directions, and n is the shorter side. So √T n, the size in pixels, means on every
@@ -53,10 +53,15 @@ def max_entropy_field(
     height, width = checks.size_pair("shape", shape, minimum=3)
     checks.number("temperature", temperature, minimum=0)
     dtype = jnp.promote_types(coefficients.dtype, jnp.float32)
-    amplitude = min(height, width) * _root(jnp.asarray(temperature, dtype))
-    scaled = -amplitude * jnp.asarray(_envelope(cutoff), dtype)[None] * coefficients.astype(dtype)
+    return _field(coefficients.astype(dtype), jnp.asarray(temperature, dtype), shape=(height, width))
+
+
+@functools.partial(jax.jit, static_argnames="shape")  # so that a call outside jit is one program too
+def _field(coefficients: jax.Array, temperature: jax.Array, *, shape: tuple[int, int]) -> Field:
+    dtype, cutoff = coefficients.dtype, coefficients.shape[1]
+    rows, columns = (jnp.asarray(_sines(length, cutoff), dtype) for length in shape)
+    scaled = -min(shape) * _root(temperature) * jnp.asarray(_envelope(cutoff), dtype)[None] * coefficients
     # One axis at a time, in the order that leaves whole planes of dy and dx without a transposition (as in tps_field).
-    rows, columns = (jnp.asarray(_sines(length, cutoff), dtype) for length in (height, width))
     planes = jnp.tensordot(scaled, rows, (1, 0), precision=jax.lax.Precision.HIGHEST)
     planes = jnp.tensordot(planes, columns, (1, 0), precision=jax.lax.Precision.HIGHEST)
     return jnp.moveaxis(planes, 0, -1)

@@ -73,6 +73,37 @@ def test_deformed_image_in_the_shifts():
     assert_derivatives(loss, [random_shifts((3, 3), 1.5)], step=0.01, tolerance=0.2)
 
 
+def test_maximum_entropy_field_in_the_coefficients_and_the_temperature():
+    rng = np.random.default_rng(3)
+    coefficients, weights = rng.standard_normal((2, 3, 3)), jnp.asarray(rng.standard_normal((9, 7, 2)), jnp.float32)
+
+    def loss(coefficients, temperature):
+        return (warps.max_entropy_field(coefficients, (9, 7), temperature=temperature) * weights).sum()
+
+    # A temperature of 1, far above any that is used, so that one step suits both; derivatives are of some tens.
+    assert_derivatives(loss, [coefficients, 1.0], step=0.03, tolerance=0.1)
+
+
+def test_image_deformed_by_maximum_entropy_in_the_coefficients():
+    y, x = np.meshgrid(np.linspace(0, 2, 24), np.linspace(0, 2, 20), indexing="ij")
+    image = jnp.asarray(np.sin(y + x)[..., None], jnp.float32)  # smooth, as for the spline
+
+    def loss(coefficients):
+        return (warps.deform_max_entropy(coefficients, image, temperature=0.01) ** 2).sum()
+
+    assert_derivatives(loss, [np.random.default_rng(0).standard_normal((2, 3, 3))], step=0.01, tolerance=0.2)
+
+
+def test_derivatives_where_a_square_root_has_none():
+    """At temperature 0 and at a field that moves nothing."""
+    coefficients = jnp.ones((2, 3, 3))
+    derivatives = jax.jit(jax.jacfwd(lambda t: warps.max_entropy_field(coefficients, (5, 4), temperature=t)))(0.0)
+    np.testing.assert_array_equal(derivatives, 0)
+    gradient = jax.jit(jax.grad(warps.mean_displacement))
+    np.testing.assert_array_equal(gradient(jnp.zeros((1, 2, 2))), 0)
+    np.testing.assert_allclose(gradient(jnp.full((1, 2, 2), -3.0)), -1 / np.sqrt(2) / 2, rtol=1e-6)
+
+
 @functools.partial(jax.jit, static_argnames="boundary")
 def column_derivatives(dy, boundary):
     """The column 0, 1, 4, 9 moved by dy: derivatives of the four outputs in dy, forward and reverse."""

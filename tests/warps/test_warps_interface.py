@@ -13,8 +13,10 @@ rng = np.random.default_rng(0)
 IMAGES = rng.random((4, 13, 11, 3)).astype(np.float32)
 FIELDS = rng.uniform(-3, 3, (4, 13, 11, 2)).astype(np.float32)
 SHIFTS = rng.uniform(-3, 3, (4, 3, 4, 2)).astype(np.float32)
+COEFFICIENTS = rng.standard_normal((4, 2, 3, 3)).astype(np.float32)
+TEMPERATURES = np.float32([0.0, 1e-3, 1e-2, 2e-2])
 KEYS = jax.random.split(jax.random.key(1), 4)
-KEY, IMAGE, FIELD, SHIFT = KEYS[0], IMAGES[0], FIELDS[0], SHIFTS[0]
+KEY, IMAGE, FIELD, SHIFT, COEFFICIENT = KEYS[0], IMAGES[0], FIELDS[0], SHIFTS[0], COEFFICIENTS[0]
 
 # name: (function of one example, batched arguments)
 CASES = {
@@ -25,6 +27,17 @@ CASES = {
     "deform_tps": (warps.deform_tps, (SHIFTS, IMAGES)),
     "random_shifts": (lambda k: warps.random_shifts(k, (3, 4), 2.0), (KEYS,)),
     "random_tps": (warps.random_tps(grid=(3, 4), max_shift=3.0), (KEYS, IMAGES)),
+    "max_entropy_field": (
+        lambda c, t: warps.max_entropy_field(c, (13, 11), temperature=t),
+        (COEFFICIENTS, TEMPERATURES),
+    ),
+    "deform_max_entropy": (
+        lambda c, i, t: warps.deform_max_entropy(c, i, temperature=t, boundary="constant", fill=t),
+        (COEFFICIENTS, IMAGES, TEMPERATURES),
+    ),
+    "mean_displacement": (warps.mean_displacement, (FIELDS,)),
+    "random_coefficients": (lambda k: warps.random_coefficients(k, 4), (KEYS,)),
+    "random_max_entropy": (warps.random_max_entropy(displacement=1.5, cutoff=4), (KEYS, IMAGES)),
 }
 
 
@@ -127,6 +140,95 @@ REFUSALS = {
     ),
     "key_batch": (lambda: warps.random_tps()(KEYS, IMAGE), ValueError, r"`key`.*keys of shape \(4,\).*jax.vmap"),
     "key_floats": (lambda: warps.random_tps()(jnp.ones(2), IMAGE), TypeError, "`key` must be one random key.*float32"),
+    "coefficients_batch": (
+        lambda: warps.max_entropy_field(COEFFICIENTS, (8, 8), temperature=0.01),
+        ValueError,
+        r"`coefficients` must have shape \(2, cutoff, cutoff\), but.*jax.vmap",
+    ),
+    "coefficients_not_square": (
+        lambda: warps.max_entropy_field(COEFFICIENT[:, :2], (8, 8), temperature=0.01),
+        ValueError,
+        r"`coefficients` must have shape \(2, cutoff, cutoff\) with cutoff ≥ 2, but its shape is \(2, 2, 3\)",
+    ),
+    "coefficients_one": (
+        lambda: warps.max_entropy_field(np.ones((2, 1, 1)), (8, 8), temperature=0.01),
+        ValueError,
+        "`coefficients`.*cutoff ≥ 2",
+    ),
+    "coefficients_one_component": (
+        lambda: warps.max_entropy_field(COEFFICIENT[:1], (8, 8), temperature=0.01),
+        ValueError,
+        r"`coefficients` must have shape \(2,.*\(1, 3, 3\)",
+    ),
+    "coefficients_nan": (
+        lambda: warps.max_entropy_field(with_nan(COEFFICIENT), (8, 8), temperature=0.01),
+        ValueError,
+        "`coefficients` must be finite",
+    ),
+    "coefficients_complex": (
+        lambda: warps.deform_max_entropy(COEFFICIENT * 1j, IMAGE, temperature=0.01),
+        TypeError,
+        "`coefficients` must hold real",
+    ),
+    "shape_all_border": (
+        lambda: warps.max_entropy_field(COEFFICIENT, (2, 8), temperature=0.01),
+        ValueError,
+        "`shape` must be a pair.*each ≥ 3",
+    ),
+    "image_all_border": (
+        lambda: warps.random_max_entropy()(KEY, IMAGE[:, :2]),
+        ValueError,
+        "`image` must be at least 3 pixels",
+    ),
+    "temperature_negative": (
+        lambda: warps.deform_max_entropy(COEFFICIENT, IMAGE, temperature=-0.1),
+        ValueError,
+        "`temperature` must be a finite number ≥ 0, but -0.1",
+    ),
+    "temperature_array": (
+        lambda: warps.max_entropy_field(COEFFICIENT, (8, 8), temperature=TEMPERATURES),
+        TypeError,
+        r"`temperature` must be a finite number.*shape \(4,\)",
+    ),
+    "max_entropy_boundary": (
+        lambda: warps.deform_max_entropy(COEFFICIENT, IMAGE, temperature=0.01, boundary="wrap"),
+        ValueError,
+        "`boundary` must be one of",
+    ),
+    "displacement_negative": (lambda: warps.temperature(-1, cutoff=3, size=32), ValueError, "`displacement`.*≥ 0"),
+    "displacement_text": (lambda: warps.random_max_entropy(displacement="1"), TypeError, "`displacement` must be a"),
+    "displaced_temperature": (
+        lambda: warps.typical_displacement(-1, cutoff=3, size=9),
+        ValueError,
+        "`temperature`.*≥ 0",
+    ),
+    "cutoff_one": (lambda: warps.temperature(1, cutoff=1, size=32), ValueError, "`cutoff` must be an integer ≥ 2"),
+    "cutoff_float": (lambda: warps.random_max_entropy(cutoff=3.0), TypeError, "`cutoff` must be an integer ≥ 2"),
+    "cutoff_traced": (
+        lambda: jax.jit(warps.random_coefficients)(KEY, 3),
+        TypeError,
+        "`cutoff`.*traced.*static_argnames",
+    ),
+    "coefficients_key": (lambda: warps.random_coefficients(0, 3), TypeError, "`key` must be one random key"),
+    "coefficients_keys": (lambda: warps.random_coefficients(KEYS, 3), ValueError, "`key`.*jax.vmap"),
+    "size_zero": (
+        lambda: warps.temperature_range(cutoff=3, size=0),
+        ValueError,
+        r"`size` must be a pair of integers \(height, width\), or one for both, each ≥ 1",
+    ),
+    "size_float": (lambda: warps.temperature_grid(size=(32.0, 32)), TypeError, "`size` must be a pair of integers"),
+    "size_traced": (
+        lambda: jax.jit(lambda n: warps.temperature(1.0, cutoff=3, size=n))(32),
+        TypeError,
+        "`size`.*traced.*static_argnames",
+    ),
+    "cutoffs_number": (lambda: warps.temperature_grid(size=32, cutoffs=3), TypeError, r"`cutoffs` must be.*`\(3,\)`"),
+    "cutoffs_twice": (lambda: warps.temperature_grid(size=32, cutoffs=(3, 3)), ValueError, "`cutoffs`.*different"),
+    "cutoffs_none": (lambda: warps.temperature_grid(size=32, cutoffs=()), ValueError, "`cutoffs` must be a tuple"),
+    "cutoffs_small": (lambda: warps.temperature_grid(size=32, cutoffs=(3, 1)), ValueError, r"`cutoffs\[1\]`.*≥ 2"),
+    "count_one": (lambda: warps.temperature_grid(size=32, count=1), ValueError, "`count` must be an integer ≥ 2"),
+    "displacement_of_batch": (lambda: warps.mean_displacement(FIELDS), ValueError, "`field`.*jax.vmap"),
+    "displacement_of_nan": (lambda: warps.mean_displacement(with_nan(FIELD)), ValueError, "`field` must be finite"),
     "factory_batch": (lambda: warps.random_tps()(KEY, IMAGES), ValueError, "`image` must have shape.*jax.vmap"),
 }
 
