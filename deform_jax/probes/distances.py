@@ -50,7 +50,7 @@ def squared_distance(a: Float[Array, "*n features"], b: Float[Array, "*n feature
       TypeError: not floating-point arrays.
       ValueError: no feature axis, an empty axis, or different shapes.
 
-    Source: SI Eq. 2 (D_f, G_f).
+    Source: SI Eq. 1 (D_f, G_f).
     """
     a, b = _pair(a, b)
     return jnp.sum(jnp.square(widen(a) - widen(b)), axis=-1)

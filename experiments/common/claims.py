@@ -1,8 +1,8 @@
 """Claims of a paper as tests on committed tables: statistic, rule and verdict; nothing is decided by hand.
 
 A claim names the table it is tested on, the statistic, and the region in which the claim holds. The statistic gets a
-bootstrap interval over seeds; *holds* if the whole 95 % interval lies in the region, *does not hold* if it lies wholly
-outside, else *undecided*.
+bootstrap interval over seeds, or over architectures where it compares them; *holds* if the whole 95 % interval lies in
+the region, *does not hold* if it lies wholly outside, else *undecided*.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from experiments.common import cli, statistics, tables
 
@@ -40,6 +40,8 @@ class Claim:
     value: str = "sensitivity"
     by: tuple[str, ...] = ("downsampling", "state")
     """Columns that make the groups; the first one's members are resampled."""
+    over: Literal["seeds", "groups"] = "seeds"
+    """What is resampled: the seeds of every group, or whole groups, such as architectures in a correlation."""
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Only rows with these values."""
     network: str | None = None
@@ -68,7 +70,9 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
     if not rows or claim.value not in rows[0] or any(name not in rows[0] for name in claim.by):
         return None
     values = statistics.grouped(rows, claim.value, claim.by)
-    (row,) = statistics.bootstrap(lambda chosen: {claim.key: claim.statistic(chosen)}, values, resamples=resamples)
+    (row,) = statistics.bootstrap(
+        lambda chosen: {claim.key: claim.statistic(chosen)}, values, over=claim.over, resamples=resamples
+    )
     networks = min(len(array) for array in values.values())
     if math.isnan(row["value"]):
         return None
@@ -79,7 +83,7 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
         "high": row["high"],
         "verdict": verdict(claim, row["low"], row["high"]),
         "figure": claim.figure,
-        **_scale(folder, training),
+        **_scale(folder, record["settings"], training),
         "networks_per_group": networks,
     }
 
@@ -169,8 +173,11 @@ def _untested(claim: Claim) -> dict[str, Any]:
     }
 
 
-def _scale(folder: pathlib.Path, training: Mapping[str, Any]) -> dict[str, Any]:
+def _scale(folder: pathlib.Path, settings: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
     """Return at what scale, on which data and with how much training a result was made."""
+    if "photo_count" in settings:
+        data = f"{settings['photo_count']} photographs, {settings['size']} px, weights as given"
+        return {"scale": folder.name, "data": data, "images_trained_on": 0}
     if not (folder / "accuracy.csv").is_file():
         return {"scale": folder.name, "data": "untrained networks", "images_trained_on": 0}
     rows = tables.read(folder / "accuracy.csv")

@@ -17,18 +17,12 @@ def plot(command: cli.Command[modes.Settings], rows: Sequence[tables.Row]) -> No
     groups = [[n for n in names if not n.endswith("_bn")], [n for n in names if n.endswith("_bn")]]
     groups = [group for group in groups if group]
     figure, axes = plots.panels(len(groups), sharey=True)
-    first = tables.select(rows, mode=0.0)
     for panel, group in zip(axes, groups, strict=True):
         for colour, name in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(group))), group, strict=True):
-            for state, style in (("init", ":"), ("trained", "-")):
-                x, values = tables.per_seed(tables.select(first, architecture=name, state=state), "frequency")
-                label = recipes.LABELS[name] if state == "trained" else None
-                marker = "o" if state == "trained" else None
-                plots.band(panel, x / x.max(), values, color=colour, linestyle=style, marker=marker, label=label)
-        panel.plot([], [], color="0.4", linestyle=":", label="at initialisation")
-        panel.set_xlabel("relative depth, $k$ / $K$")
-        panel.legend()
-    axes[0].set_ylabel("spatial frequency (white: 1, constant: 0)")
+            modes.frequency_line(panel, tables.select(rows, architecture=name), colour)
+        modes.frequency_axes(panel)
+    for panel in axes[1:]:
+        panel.set_ylabel("")
     stamp = recipes.stamp(command.options.scale, command.settings.networks, ", band ± 2 sd over seeds")
     print("figure:", plots.save(figure, command.results, "fig12_spatial_frequency", stamp))
 

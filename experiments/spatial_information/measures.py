@@ -97,20 +97,24 @@ def represent_trained(model: Any, variables: PyTree) -> Represent:
 def rows(
     represent: Represent, sample: Perturbed, head: Mapping[str, Any], *, chunk: int | None = None
 ) -> list[dict[str, Any]]:
-    """Return one row per tap: ``head``, layer_index, layer, kind, depth k/K, and D, G and R by the means (SI)."""
-    found = probes.relative_sensitivity(represent, *sample, chunk=chunk)
+    """Return one row per tap, as ``sensitivity_rows`` has them, by the means (SI)."""
+    return sensitivity_rows(probes.relative_sensitivity(represent, *sample, chunk=chunk), head)
+
+
+def sensitivity_rows(found: probes.RelativeSensitivity, head: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per tap: ``head``, layer_index, layer, kind, depth k/K, and D, G and R."""
     values = jax.device_get(found._asdict())
     kinds = {layer: kind(layer) for layer in values["ratio"]}
     total = sum(1 for name in kinds.values() if name in LAYERED)
     table, k = [], 0
     for i, (layer, name) in enumerate(kinds.items()):
         k += name in LAYERED
-        depth = k / total if name in (*LAYERED, "input") and total else math.nan
+        place = k / total if name in (*LAYERED, "input") and total else math.nan
         numbers = {column: float(values[part][layer]) for column, part in COLUMNS.items()}
         if not all(map(math.isfinite, numbers.values())):
             said = ", ".join(f"{key} {value}" for key, value in head.items())
             print(f"warning: no sensitivity at {layer} ({said}): its representations are alike.", file=sys.stderr)
-        table.append({**head, "layer_index": i, "layer": layer, "kind": name, "depth": depth, **numbers})
+        table.append({**head, "layer_index": i, "layer": layer, "kind": name, "depth": place, **numbers})
     return table
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.common import cli, plots, results, tables
 from experiments.spatial_information import measures, recipes
@@ -67,8 +68,8 @@ def row_of_panels(axes: Sequence[Any], rows: Sequence[tables.Row], *, columns: i
         panel.set_xlabel("mode $l$, low to high")
 
 
-def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str) -> None:
-    """Draw every layer's panel, four to a line."""
+def draw(rows: Sequence[tables.Row]) -> Figure:
+    """Return a figure with every layer's panel, four to a line."""
     layers = int(max(row["layer_index"] for row in rows))
     columns = min(4, layers)
     figure, axes = plots.panel_grid(-(-layers // columns), columns, width=2.1, height=1.9, sharex=True)
@@ -79,9 +80,32 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str) 
     for line in axes:
         line[0].set_ylabel(r"power $\gamma_{k,l}$")
     handles, labels = flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    return figure
+
+
+def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str) -> None:
+    """Draw every layer's modes, with the stamp."""
     stamp = recipes.stamp(command.options.scale, command.settings.networks, ", band ± 2 sd over seeds")
-    print("figure:", plots.save(figure, command.results, stem, stamp))
+    print("figure:", plots.save(draw(rows), command.results, stem, stamp))
+
+
+def frequency_line(panel: Any, rows: Sequence[tables.Row], colour: Any) -> None:
+    """Draw one architecture's aggregate frequency against relative depth, initialisation dotted (SI Fig. 12)."""
+    first = tables.select(rows, mode=0.0)
+    for state, style in (("init", ":"), ("trained", "-")):
+        x, values = tables.per_seed(tables.select(first, state=state), "frequency")
+        label = recipes.LABELS[first[0]["architecture"]] if state == "trained" else None
+        marker = "o" if state == "trained" else None
+        plots.band(panel, x / x.max(), values, color=colour, linestyle=style, marker=marker, label=label)
+
+
+def frequency_axes(panel: Any) -> None:
+    """Label what ``frequency_line`` draws."""
+    panel.plot([], [], color="0.4", linestyle=":", label="at initialisation")
+    panel.set_xlabel("relative depth, $k$ / $K$")
+    panel.set_ylabel("spatial frequency (white: 1, constant: 0)")
+    panel.legend()
 
 
 def show(rows: Sequence[tables.Row]) -> str:
