@@ -68,6 +68,11 @@ def _groups_resampled(generator: np.random.Generator, values: Values, counts: Ma
     return {((i, names[n]), *key[1:]): values[key] for i, n in enumerate(drawn) for key in of[names[n]]}
 
 
+def name_of(group: Any) -> Any:
+    """Return what a group was called before it was drawn: one that is drawn twice stands under two keys."""
+    return group[1] if isinstance(group, tuple) else group
+
+
 def _widening(counts: list[int]) -> float:
     """Return the factor on the bounds' distances, nan where a group has a single seed."""
     smallest = min(counts)

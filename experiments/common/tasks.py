@@ -43,8 +43,6 @@ class Training:
     augment: bool = True
     """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates. Streams always
     train on random resized crops and flips."""
-    pad_to: int = 0
-    """Pixels per side to which stored images are padded with black; 0 leaves them as they are."""
     noise: float = 0.0
     """Expected Euclidean norm of white Gaussian noise that is added to every standardised image, fresh at each epoch;
     to validation and test images too."""
@@ -130,7 +128,7 @@ def load_task(settings: Training, options: cli.Options) -> Task:
     _check(settings)
     if settings.dataset.startswith(STREAM):
         return _streamed(settings, options)
-    images = _padded(data.load(settings.dataset, folder=options.data_folder), settings.pad_to)
+    images = data.load(settings.dataset, folder=options.data_folder)
     key = jax.random.fold_in(jax.random.key(settings.task_seed), TASK_STREAM)
     if settings.task == "deformed_templates":
         count = settings.train_images or TEMPLATE_IMAGES
@@ -178,13 +176,6 @@ def _streamed(settings: Training, options: cli.Options) -> Task:
         worker_count=options.workers,
     )
     return Task(images, data.IMAGENET_PREPARE, data.IMAGENET_PREPARE)
-
-
-def _padded(images: data.ImageSet, size: int) -> data.ImageSet:
-    if not size:
-        return images
-    padded = {name: data.pad_images(getattr(images, name), size) for name in ("train_images", "test_images")}
-    return dataclasses.replace(images, **padded)
 
 
 def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:

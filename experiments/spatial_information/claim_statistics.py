@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from experiments.common import statistics
 from experiments.common.statistics import Values
 from experiments.spatial_information import errors
 
@@ -22,6 +24,11 @@ def best_of_three(values: Values) -> float:
     """Return |ρ(ε, R)| less the larger of |ρ(ε, D)| and |ρ(ε, G)|."""
     size = {name: abs(errors.correlation(values, name)) for name in errors.MEASURES}
     return size["R"] - max(size["D"], size["G"])
+
+
+def learned_correlation(values: Values) -> float:
+    """Return ρ(ε, R) of trained networks, less that of the same errors with R at initialisation."""
+    return errors.correlation(values, "R") - errors.correlation(values, "R", "init")
 
 
 def least_under_noise(measure: str, sign: int = 1) -> Callable[[Values], float]:
@@ -55,13 +62,13 @@ def power_law(values: Values) -> tuple[float, float]:
     return float(np.exp(intercept)), float(slope)
 
 
-def curve(values: Values, architecture: str, state: str = "trained", shuffled: float = 0) -> np.ndarray:
+def curve(values: Values, architecture: Any, state: str = "trained", shuffled: float = 0) -> np.ndarray:
     """Return log R_k, its mean over seeds, of keys (architecture, state, shuffled)."""
     return np.log(values[architecture, state, shuffled]).mean(axis=0)
 
 
-def architectures(values: Values) -> list[str]:
-    """Return the architectures in order of appearance."""
+def architectures(values: Values) -> list[Any]:
+    """Return the architectures in order of appearance; of resampled ones, all that were drawn."""
     return list(dict.fromkeys(key[0] for key in values))
 
 
@@ -81,7 +88,7 @@ def last_over_first(shuffled: float) -> Callable[[Values], float]:
     return statistic
 
 
-def gap(values: Values, architecture: str) -> np.ndarray:
+def gap(values: Values, architecture: Any) -> np.ndarray:
     """Return log of shuffled over whole R_k."""
     return curve(values, architecture, shuffled=1) - curve(values, architecture)
 
@@ -127,7 +134,7 @@ def frequency_change(
     """
 
     def statistic(values: Values) -> float:
-        chosen = [name for name in architectures(values) if names is None or name in names]
+        chosen = [group for group in architectures(values) if names is None or statistics.name_of(group) in names]
         ratios = [
             (values[name, "trained"].mean(axis=0) / values[name, "init"].mean(axis=0))[np.r_[layers]] for name in chosen
         ]

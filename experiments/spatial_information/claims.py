@@ -113,13 +113,12 @@ _TRAINED = (
         low=0.0,
     ),
     _zoo(
-        "absent_at_initialisation",
+        "learned_over_training",
         "1",
         "This correlation is learned over training, as it is not seen at initialisation",
-        "ρ(ε, R_f) with R_f at initialisation",
-        of.correlation("R", "init"),
-        low=-0.5,
-        high=0.5,
+        "ρ(ε, R_f) after training, less that with R_f at initialisation",
+        of.learned_correlation,
+        low=0.0,
     ),
     _zoo(
         "rs_error_rises_with_R",

@@ -15,7 +15,7 @@ VGGS = tuple(name for name in models.ZOO if name.startswith("vgg"))
 FULLY_CONNECTED = tuple(name for name in models.ZOO if name.startswith("fc_"))
 HE = 2.449
 """√6, the ratio of He's uniform initialisation to PyTorch's default."""
-CIFAR10 = Training(pad_to=32, validation_images=5_000, selection="best", recipe=training.Recipe(epochs=250))
+CIFAR10 = Training(validation_images=5_000, selection="best", recipe=training.Recipe(epochs=250))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,6 @@ SMOKE = Networks(
         width=1 / 16,
         train_images=256,
         augment=False,
-        pad_to=32,
         validation_images=64,
         selection="best",
         recipe=training.Recipe(epochs=1, batch_size=64),
@@ -82,7 +81,6 @@ DEMO = Networks(
         dataset="fashion_mnist_subset",
         width=1 / 8,
         augment=False,
-        pad_to=32,
         validation_images=1_000,
         selection="best",
         initial_gain=HE,
@@ -148,13 +146,12 @@ def stamp(scale: str, networks: Networks, tail: str = "") -> str:
     images = f"{t.train_images} images, " if t.train_images else ""
     selected = f"best of {t.validation_images} held-out images" if t.selection == "best" else "last epoch"
     initial = f", initial kernels × {t.initial_gain:g}" if t.initial_gain != 1 else ""
-    padded = f" padded to {t.pad_to} px" if t.pad_to else ""
     width = f"width × {t.width:g}"
     if networks.full_width and t.width != 1:
         width += f" ({', '.join(LABELS[name] for name in networks.full_width)}: 1)"
     trained = f"{t.recipe.epochs} epoch(s){initial}, {selected}"
     seeds = f"{networks.seeds} seed(s){tail}"
-    return f"scale {scale} · {t.dataset}{padded} · {images}{width} · {trained} · {seeds}"
+    return f"scale {scale} · {t.dataset} · {images}{width} · {trained} · {seeds}"
 
 
 LABELS: Mapping[str, str] = {

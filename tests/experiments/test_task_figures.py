@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import test_figures
+import test_si_figures
 from figure_results import read
 
 from deform_jax import data
@@ -25,7 +26,8 @@ HERE = ("fig5_synthetic_tasks", "fig7_random_labels", "footnote1_initial_variati
 
 
 def test_every_figure_of_the_listing_is_run_in_the_tests():
-    assert set(figures()) == set(HERE) | set(test_figures.HERE)
+    elsewhere = set(test_figures.HERE) | set(test_si_figures.HERE) | {"pretrained_imagenet"}
+    assert set(figures()) == set(HERE) | elsewhere
 
 
 @pytest.mark.parametrize("name", HERE)
