@@ -113,6 +113,9 @@ def test_readme_s_python_runs(capsys):
     smoother = deform_jax.probes.filter_statistics(namespace["smoother"], deform_jax.probes.total_variation, size=3)
     assert all(smoother[layer] < value for layer, value in namespace["smoothness"].items())
     assert namespace["worst"].distances["block4_down"].shape == (8,)
+    assert list(namespace["relative"].ratio) == [*namespace["sensitivity"], "output"]
+    assert all(value.shape == (9,) for value in namespace["power"].values())
+    assert list(namespace["moved"]) == ["input", "layers_0", "layers_2", "output"]
 
 
 @pytest.mark.parametrize(

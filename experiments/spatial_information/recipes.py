@@ -65,6 +65,7 @@ def only(networks: Networks, architectures: Sequence[str]) -> Networks:
 SMOKE = Networks(
     architectures=("fc_l2", "fc_l4", "lenet"),
     seeds=2,
+    full_width=FULLY_CONNECTED,
     training=Training(
         dataset="fashion_mnist_subset",
         width=1 / 16,
@@ -72,6 +73,7 @@ SMOKE = Networks(
         augment=False,
         validation_images=64,
         selection="best",
+        initial_gain=HE,
         recipe=training.Recipe(epochs=1, batch_size=64),
     ),
 )
