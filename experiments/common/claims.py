@@ -42,6 +42,8 @@ class Claim:
     """Columns that make the groups; the first one's members are resampled."""
     over: Literal["seeds", "groups"] = "seeds"
     """What is resampled: the seeds of every group, or whole groups, such as architectures in a correlation."""
+    correlation: bool = False
+    """Whether the statistic is a correlation, so that its interval stays within ±1."""
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Only rows with these values."""
     network: str | None = None
@@ -71,7 +73,11 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
         return None
     values = statistics.grouped(rows, claim.value, claim.by)
     (row,) = statistics.bootstrap(
-        lambda chosen: {claim.key: claim.statistic(chosen)}, values, over=claim.over, resamples=resamples
+        lambda chosen: {claim.key: claim.statistic(chosen)},
+        values,
+        over=claim.over,
+        correlations=claim.correlation,
+        resamples=resamples,
     )
     networks = min(len(array) for array in values.values())
     if math.isnan(row["value"]):

@@ -18,6 +18,7 @@ def bootstrap(
     values: Values,
     *,
     over: Literal["seeds", "groups"] = "seeds",
+    correlations: bool = False,
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -33,6 +34,7 @@ def bootstrap(
       values: arrays whose first axis is over seeds.
       over: resample ``"seeds"`` within every group, or whole ``"groups"`` (with all their seeds), for statistics such
         as a correlation over architectures. A group that is drawn twice stands under two keys.
+      correlations: the statistics are correlations: bounds are widened on Fisher's scale, and so stay within ±1.
       resamples: number of bootstrap samples.
       seed: of the resampling.
 
@@ -50,9 +52,15 @@ def bootstrap(
         drawn = np.asarray([sample[name] for sample in samples])
         drawn = drawn[~np.isnan(drawn)] if not math.isnan(value) else drawn
         low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (math.nan, math.nan)
-        low, high = (value + widening * (bound - value) for bound in (low, high))
+        to, back = (_fisher, np.tanh) if correlations else (float, float)
+        low, high = (back(to(value) + widening * (to(bound) - to(value))) for bound in (low, high))
         rows.append({"statistic": name, "value": value, "low": float(low), "high": float(high)})
     return rows
+
+
+def _fisher(correlation: float) -> float:
+    """Return artanh; a correlation of ±1, as of two points, is taken for one that is close to it."""
+    return float(np.arctanh(np.clip(correlation, -1 + 1e-12, 1 - 1e-12)))
 
 
 def _seeds_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Values:

@@ -86,6 +86,7 @@ _TRAINED = (
         "The test error of trained networks is correlated with D_f",
         "ρ(ε, D_f) over architectures",
         of.correlation("D"),
+        correlation=True,
         low=0.0,
     ),
     _zoo(
@@ -94,6 +95,7 @@ _TRAINED = (
         "The test error is anti-correlated with the sensitivity to white noise G_f",
         "ρ(ε, G_f) over architectures",
         of.correlation("G"),
+        correlation=True,
         high=0.0,
     ),
     _zoo(
@@ -102,6 +104,7 @@ _TRAINED = (
         "The relative sensitivity R_f correlates with the error",
         "ρ(ε, R_f) over architectures",
         of.correlation("R"),
+        correlation=True,
         low=0.0,
     ),
     _zoo(
@@ -126,6 +129,7 @@ _TRAINED = (
         "The error is correlated with R_f, by RS's medians",
         "ρ(ε, R_f), R_f by medians",
         of.correlation("R_median"),
+        correlation=True,
         low=0.0,
     ),
     _zoo(
@@ -151,6 +155,7 @@ _TRAINED = (
         "The correlation with R_f persists when white noise is added to the training set",
         "least ρ(ε, R_f) over the magnitudes of noise",
         of.least_under_noise("R"),
+        correlation=True,
         low=0.0,
     ),
     _noisy(
@@ -158,6 +163,7 @@ _TRAINED = (
         "With training noise too, D_f is positively correlated with the error",
         "least ρ(ε, D_f) over the magnitudes of noise",
         of.least_under_noise("D"),
+        correlation=True,
         low=0.0,
     ),
     _noisy(
@@ -165,6 +171,7 @@ _TRAINED = (
         "With training noise too, G_f is negatively correlated with the error",
         "least −ρ(ε, G_f) over the magnitudes of noise",
         of.least_under_noise("G", -1),
+        correlation=True,
         low=0.0,
     ),
     _curve(

@@ -151,7 +151,10 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
         values = statistics.grouped(chosen, "value", ("architecture", "state", "measure"))
         for state in ("trained", "init"):
             found = statistics.bootstrap(
-                lambda one, state=state: {name: correlation(one, name, state) for name in names}, values, over="groups"
+                lambda one, state=state: {name: correlation(one, name, state) for name in names},
+                values,
+                over="groups",
+                correlations=True,
             )
             head = {"noise_norm": noise, "state": state, "architectures": len(tables.unique(chosen, "architecture"))}
             table += [{**head, **row} for row in found]

@@ -93,7 +93,7 @@ def correlations(axes: Any, rows: Sequence[tables.Row], summary: Sequence[tables
     axes.set_ylim(-1.05, 1.05)
     axes.set_xlabel("norm of the training noise")
     axes.set_ylabel(r"correlation with the error, $\rho(\epsilon, X)$")
-    axes.legend(loc="center left", ncols=3, columnspacing=0.8, handlelength=1.0)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=3, columnspacing=1.2, handlelength=1.2)
 
 
 def stamp_tail(settings: errors.Settings) -> str:
