@@ -61,8 +61,8 @@ SCALES = {
     "smoke": Settings(recipes.SMOKE, (0.0, 10.0), probe=measures.SMOKE),
     "demo": Settings(
         recipes.DEMO,
-        (0.0, 1.0, 10.0, 30.0),
-        ("fc_l2", "fc_l4", "fc_l6", "lenet", "alexnet", "vgg11", "vgg11_bn", "vgg13_bn", "resnet18"),
+        (0.0, 10.0, 30.0),
+        ("fc_l2", "fc_l4", "lenet", "alexnet", "vgg11", "vgg11_bn", "resnet18"),
         1,
     ),
     "paper": Settings(recipes.PAPER, probe=measures.PAPER),
