@@ -90,9 +90,12 @@ def bare(axes: Axes) -> None:
 
 
 def plain_log_ticks(axes: Axes) -> None:
-    """Label logarithmic axes by plain numbers, at 1, 2 and 5 of every decade."""
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    """Label logarithmic axes by plain numbers: at 1, 2 and 5 of every decade, closer where they span less than one."""
+    for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if axis.get_scale() != "log":
+            continue
+        short = limits[1] / limits[0] < 8
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8) if short else (1, 2, 5)))
         axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.set_minor_formatter(ticker.NullFormatter())
 
@@ -119,11 +122,26 @@ def line(axes: Axes, rows: Sequence[tables.Row], value: str, downsampling: str) 
     band(axes, *tables.per_seed(rows, value), color=colour, marker=marker, label=label)
 
 
-def band(axes: Axes, x: np.ndarray, values: np.ndarray, *, color: Any, **style: Any) -> None:
-    """Draw the mean of ``values`` (seeds, x) and a band of ± 2 standard deviations over seeds."""
+def band(
+    axes: Axes,
+    x: np.ndarray,
+    values: np.ndarray,
+    *,
+    color: Any,
+    geometric: bool = False,
+    shaded: bool = True,
+    **style: Any,
+) -> None:
+    """Draw the mean of ``values`` (seeds, x) and a band of ± 2 standard deviations over seeds.
+
+    ``geometric``: both are those of the logarithms, as a logarithmic axis needs; ``shaded=False`` leaves out the band.
+    """
+    values, back = (np.log(values), np.exp) if geometric else (values, np.asarray)
     mean, spread = values.mean(axis=0), np.nan_to_num(tables.spread(values))
-    axes.plot(x, mean, color=color, **style)
-    axes.fill_between(x, mean - 2 * spread, mean + 2 * spread, color=color, alpha=0.2, linewidth=0)
+    axes.plot(x, back(mean), color=color, **style)
+    if shaded:
+        low, high = back(mean - 2 * spread), back(mean + 2 * spread)
+        axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def variation(axes: Axes, rows: Sequence[tables.Row]) -> None:

@@ -115,9 +115,10 @@ def panel(axes: Any, rows: Sequence[tables.Row], architectures: Sequence[str], v
         for shuffled, style in ((0, "-"), (1, "--")):
             x, values = tables.per_seed(tables.select(own, shuffled=shuffled), value, x="depth")
             label = recipes.LABELS[name] if not shuffled else None
-            marker = "o" if not shuffled else None
-            plots.band(axes, x, values, color=colour, linestyle=style, marker=marker, label=label)
+            look = {"marker": None if shuffled else "o", "linestyle": style, "label": label}
+            plots.band(axes, x, values, color=colour, geometric=True, shaded=not shuffled, **look)
     axes.set_yscale("log")
+    plots.plain_log_ticks(axes)
     axes.set_xlabel("relative depth, $k$ / $K$")
 
 
@@ -137,4 +138,4 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str, 
 
 def tail(settings: Settings) -> str:
     """Return what the stamp says of bands and shuffles."""
-    return f", band ± 2 sd over seeds, {settings.shuffles} shuffle(s) each"
+    return f", bands (whole networks) ± 2 sd over seeds, {settings.shuffles} shuffle(s) each"

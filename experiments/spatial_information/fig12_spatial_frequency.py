@@ -23,7 +23,7 @@ def plot(command: cli.Command[modes.Settings], rows: Sequence[tables.Row]) -> No
         modes.frequency_axes(panel)
     for panel in axes[1:]:
         panel.set_ylabel("")
-    stamp = recipes.stamp(command.options.scale, command.settings.networks, ", band ± 2 sd over seeds")
+    stamp = recipes.stamp(command.options.scale, command.settings.networks, ", bands (trained) ± 2 sd over seeds")
     print("figure:", plots.save(figure, command.results, "fig12_spatial_frequency", stamp))
 
 

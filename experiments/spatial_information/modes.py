@@ -49,7 +49,7 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
 
 
 def row_of_panels(axes: Sequence[Any], rows: Sequence[tables.Row], *, columns: int) -> None:
-    """Draw γ against mode, one panel per layer: initialisation dotted, trained in full; a line per architecture."""
+    """Draw γ over its mean over modes, one panel per layer: initialisation dotted, trained in full."""
     names = tables.unique(rows, "architecture")
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
     modes = np.asarray(sorted(tables.unique(rows, "mode"))) + 1
@@ -57,13 +57,15 @@ def row_of_panels(axes: Sequence[Any], rows: Sequence[tables.Row], *, columns: i
         for colour, name in zip(colours, names, strict=False):
             own = [row for row in rows if row["architecture"] == name and row["layer_index"] == k]
             for state, style in (("init", ":"), ("trained", "-")):
-                _, values = tables.per_seed(tables.select(own, state=state), "power", x="mode")
-                marker = "o" if state == "trained" else None
-                label = f"{recipes.LABELS[name]}, {'initial' if state == 'init' else 'trained'}"
-                plots.band(panel, modes, values, color=colour, linestyle=style, marker=marker, label=label)
+                _, values = tables.per_seed(tables.select(own, state=state), "share", x="mode")
+                look = {"linestyle": style, "marker": "o" if state == "trained" else None}
+                look["label"] = f"{recipes.LABELS[name]}, {'initial' if state == 'init' else 'trained'}"
+                shaded = state == "trained"
+                plots.band(panel, modes, values * len(modes), color=colour, geometric=True, shaded=shaded, **look)
         panel.set_title(f"$k$ = {k}")
         panel.set_xticks(modes, [f"{mode:g}" if mode % 2 else "" for mode in modes])
         panel.set_yscale("log")
+        plots.plain_log_ticks(panel)
     for panel in axes[len(axes) - columns :]:
         panel.set_xlabel("mode $l$, low to high")
 
@@ -72,13 +74,13 @@ def draw(rows: Sequence[tables.Row]) -> Figure:
     """Return a figure with every layer's panel, four to a line."""
     layers = int(max(row["layer_index"] for row in rows))
     columns = min(4, layers)
-    figure, axes = plots.panel_grid(-(-layers // columns), columns, width=2.1, height=1.9, sharex=True)
+    figure, axes = plots.panel_grid(-(-layers // columns), columns, width=2.1, height=1.9, sharex=True, sharey=True)
     flat = [panel for line in axes for panel in line]
     for panel in flat[layers:]:
         panel.set_axis_off()
     row_of_panels(flat[:layers], rows, columns=columns)
     for line in axes:
-        line[0].set_ylabel(r"power $\gamma_{k,l}$")
+        line[0].set_ylabel(r"$\gamma_{k,l}$ / its mean over $l$")
     handles, labels = flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
     return figure
@@ -86,7 +88,7 @@ def draw(rows: Sequence[tables.Row]) -> Figure:
 
 def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str) -> None:
     """Draw every layer's modes, with the stamp."""
-    stamp = recipes.stamp(command.options.scale, command.settings.networks, ", band ± 2 sd over seeds")
+    stamp = recipes.stamp(command.options.scale, command.settings.networks, ", bands (trained) ± 2 sd over seeds")
     print("figure:", plots.save(draw(rows), command.results, stem, stamp))
 
 
@@ -95,9 +97,10 @@ def frequency_line(panel: Any, rows: Sequence[tables.Row], colour: Any) -> None:
     first = tables.select(rows, mode=0.0)
     for state, style in (("init", ":"), ("trained", "-")):
         x, values = tables.per_seed(tables.select(first, state=state), "frequency")
-        label = recipes.LABELS[first[0]["architecture"]] if state == "trained" else None
-        marker = "o" if state == "trained" else None
-        plots.band(panel, x / x.max(), values, color=colour, linestyle=style, marker=marker, label=label)
+        trained = state == "trained"
+        look = {"linestyle": style, "marker": "o" if trained else None}
+        look["label"] = recipes.LABELS[first[0]["architecture"]] if trained else None
+        plots.band(panel, x / x.max(), values, color=colour, shaded=trained, **look)
 
 
 def frequency_axes(panel: Any) -> None:

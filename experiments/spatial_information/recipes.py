@@ -12,6 +12,7 @@ from experiments.common import cli, runs, tasks
 from experiments.common.tasks import Training
 
 VGGS = tuple(name for name in models.ZOO if name.startswith("vgg"))
+SLOW = ("resnet34", "resnet50", "efficientnet_b0")
 FULLY_CONNECTED = tuple(name for name in models.ZOO if name.startswith("fc_"))
 HE = 2.449
 """√6, the ratio of He's uniform initialisation to PyTorch's default."""
@@ -26,6 +27,8 @@ class Networks:
     """Architectures, in their forms for 32-pixel images; all of the zoo by default."""
     seeds: int = 5
     """Number of networks per architecture; seed 0, 1, … sets weights, batch order and augmentation."""
+    slow_seeds: int | None = None
+    """Networks of each of ResNet34, ResNet50 and EfficientNet-B0, which take longest; None: as many as of the others."""
     full_width: tuple[str, ...] = ()
     """Architectures that keep their width, whatever --width says."""
     adam_rate: float = 0.1
@@ -40,10 +43,16 @@ class Networks:
             raise ValueError(f"--architectures must name each one once; {self.architectures} given.")
         if not set(self.full_width).issubset(models.ZOO):
             raise ValueError(f"--full-width must name some of {known}; {self.full_width} given.")
-        if self.seeds < 1:
-            raise ValueError(f"--seeds must be at least 1; {self.seeds} given.")
+        for flag, count in (("seeds", self.seeds), ("slow-seeds", self.slow_seeds)):
+            if count is not None and count < 1:
+                raise ValueError(f"--{flag} must be at least 1; {count} given.")
         if self.training.network != Training().network:
             raise ValueError("--network is for other figures; here --architectures says which networks are trained.")
+
+    def seeds_of(self, architecture: str) -> range:
+        """Return the seeds of one architecture's networks."""
+        slow = self.slow_seeds if architecture in SLOW else None
+        return range(self.seeds if slow is None else slow)
 
     def training_of(self, architecture: str, noise: float | None = None) -> Training:
         """Return how an architecture is trained, on images with that much noise."""
@@ -78,6 +87,7 @@ SMOKE = Networks(
     ),
 )
 DEMO = Networks(
+    slow_seeds=2,
     full_width=(*FULLY_CONNECTED, "lenet"),
     training=Training(
         dataset="fashion_mnist_subset",
@@ -97,7 +107,7 @@ PAPER = Networks()
 def train(networks: Networks, architecture: str, task: tasks.Task, options: cli.Options) -> list[runs.Trained]:
     """Return the networks of one architecture, one per seed, trained on the task or loaded."""
     settings = networks.training_of(architecture, task.prepare_clean.noise)
-    return runs.train_or_load(settings, task, None, range(networks.seeds), options, keep_steps=False)
+    return runs.train_or_load(settings, task, None, networks.seeds_of(architecture), options, keep_steps=False)
 
 
 def load_task(networks: Networks, options: cli.Options, noise: float | None = None) -> tasks.Task:
@@ -152,8 +162,11 @@ def stamp(scale: str, networks: Networks, tail: str = "") -> str:
     if networks.full_width and t.width != 1:
         width += f" ({', '.join(LABELS[name] for name in networks.full_width)}: 1)"
     trained = f"{t.recipe.epochs} epoch(s){initial}, {selected}"
-    seeds = f"{networks.seeds} seed(s){tail}"
-    return f"scale {scale} · {t.dataset} · {images}{width} · {trained} · {seeds}"
+    seeds = f"{networks.seeds} seed(s)"
+    slow = [LABELS[name] for name in networks.architectures if name in SLOW]
+    if slow and networks.slow_seeds is not None:
+        seeds += f" ({', '.join(slow)}: {networks.slow_seeds})"
+    return f"scale {scale} · {t.dataset} · {images}{width} · {trained} · {seeds}{tail}"
 
 
 LABELS: Mapping[str, str] = {
