@@ -157,13 +157,13 @@ def _read_legacy(path: pathlib.Path) -> dict[str, np.ndarray]:
     loaded, keys = torch_pickle.load(stream), torch_pickle.load(stream)
     content, position = stream.getbuffer(), stream.tell()
     starts = {}
-    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in _state(loaded).values()}
+    storages = {tensor.storage.key: tensor.storage for tensor in _state(loaded).values()}
     for key in keys:
         (count,) = struct.unpack_from("<q", content, position)
-        if key not in dtypes or not 0 <= count <= len(content):
+        if key not in storages or count != storages[key].count:
             raise ValueError("its storages are not those of its tensors")
         starts[key] = position + 8
-        position += 8 + count * dtypes[key].itemsize
+        position += 8 + count * storages[key].dtype.itemsize
     return _arrays(loaded, lambda described: _numbers(content[starts[described.key] :], described, "<"))
 
 

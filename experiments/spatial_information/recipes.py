@@ -28,7 +28,7 @@ class Networks:
     seeds: int = 5
     """Number of networks per architecture; seed 0, 1, … sets weights, batch order and augmentation."""
     slow_seeds: int | None = None
-    """Networks of each of ResNet34, ResNet50 and EfficientNet-B0, which take longest; None: as many as of the others."""
+    """Networks of each of ResNet34, ResNet50 and EfficientNet-B0, which take longest; None: as many as of others."""
     full_width: tuple[str, ...] = ()
     """Architectures that keep their width, whatever --width says."""
     adam_rate: float = 0.1

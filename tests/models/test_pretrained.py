@@ -83,6 +83,7 @@ def test_logits_are_torch_s_at_full_width(oracles, name, tmp_path):
     net = oracles.network(name)
     torch.save(net.state_dict(), tmp_path / "w.pth")
     model, converted = models.load_pretrained(tmp_path / "w.pth", name)
+    (tmp_path / "w.pth").unlink()  # all of them would fill gigabytes
     error = relative_error(model, converted, net, oracles, 224)
     print(f"\n{name}: {error:.1e}")
     assert error < 1e-4
@@ -216,23 +217,22 @@ def test_tensors_that_numpy_cannot_take_say_what_to_pass(oracles):
 
 # Files and downloads.
 
-FULL = "resnet18_imagenet"
+FORM = "alexnet_imagenet"
 
 
-@pytest.fixture(scope="module")
-def full():
-    """A full-width ResNet18 of three classes, as .safetensors: the smallest file that ``load_pretrained`` takes."""
+@pytest.fixture
+def narrow(monkeypatch):
+    """Let files hold networks of 1/16 of the width; return the variables in one and its bytes, as .safetensors."""
     from safetensors.numpy import save
 
-    model = models.create(FULL, num_classes=3)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
-    values = jax.tree.map(lambda leaf: np.full(leaf.shape, leaf.size % 97, np.float32), shapes)
-    return values, save(models.to_torch(FULL, values))
+    for module in (convert, pretrained):
+        monkeypatch.setattr(module, "create", functools.partial(models.create, width=NARROW))
+    return variables(FORM), save(state_of(FORM))
 
 
 def check(loaded, values):
     model, read = loaded
-    assert model == models.create(FULL, num_classes=3)
+    assert model == models.create(FORM, num_classes=CLASSES, width=NARROW)
     same(read, values)
 
 
@@ -269,11 +269,11 @@ def server(files, headers=None):
 
 
 @pytest.fixture
-def published(full, monkeypatch):
-    """Let torchvision's ResNet18 be the small file, at an address to be set; return its name and the function."""
+def published(narrow, monkeypatch):
+    """Let torchvision's AlexNet be the small file, at an address to be set; return its name and the function."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    file = f"resnet18-{hashlib.sha256(full[1]).hexdigest()[:8]}.pth"
-    monkeypatch.setitem(pretrained.PRETRAINED, "resnet18", file)
+    file = f"alexnet-owt-{hashlib.sha256(narrow[1]).hexdigest()[:8]}.pth"
+    monkeypatch.setitem(pretrained.PRETRAINED, "alexnet", file)
 
     def serve_from(base):
         monkeypatch.setattr(pretrained, "ADDRESS", f"{base}/models/")
@@ -294,44 +294,44 @@ def test_the_table_is_torchvision_s():
         assert str(values) in models.load_pretrained.__doc__
 
 
-@pytest.mark.parametrize("file", ["resnet18-f37072fd.pth", "resnet18.safetensors", "resnet18_imagenet"])
-def test_a_file_s_name_tells_the_architecture(full, tmp_path, file):
-    (tmp_path / file).write_bytes(full[1])
-    check(models.load_pretrained(tmp_path / file), full[0])
+@pytest.mark.parametrize("file", ["alexnet-owt-7be5be79.pth", "alexnet.safetensors", "alexnet_imagenet"])
+def test_a_file_s_name_tells_the_architecture(narrow, tmp_path, file):
+    (tmp_path / file).write_bytes(narrow[1])
+    check(models.load_pretrained(tmp_path / file), narrow[0])
 
 
-def test_a_name_may_be_given_and_must_be_where_the_file_s_does_not_tell(full, tmp_path):
+def test_a_name_may_be_given_and_must_be_where_the_file_s_does_not_tell(narrow, tmp_path):
     path = tmp_path / "model.safetensors"
-    path.write_bytes(full[1])
-    check(models.load_pretrained(str(path), "resnet18_imagenet"), full[0])
+    path.write_bytes(narrow[1])
+    check(models.load_pretrained(str(path), "alexnet_imagenet"), narrow[0])
     text = message(ValueError, models.load_pretrained, path)
     assert "`name` must be given where the source does not tell it, but 'model.safetensors'" in text
     assert "Pass one of alexnet_imagenet, vgg11_imagenet" in text
-    text = message(ValueError, models.load_pretrained, path, "alexnet_imagenet")
-    assert text.startswith(f"{path}: Argument `state` must hold the 16 arrays of alexnet_imagenet")
-    assert "`name` must be one of" in message(ValueError, models.load_pretrained, path, "resnet18_imagnet")
+    text = message(ValueError, models.load_pretrained, path, "vgg11_imagenet")
+    assert text.startswith(f"{path}: Argument `state` must hold the 22 arrays of vgg11_imagenet")
+    assert "`name` must be one of" in message(ValueError, models.load_pretrained, path, "alexnet_imagnet")
     text = message(ValueError, models.load_pretrained, "vgg12")
     assert "`source` must be the path of a file, 'hf:owner/repository', or one of alexnet, vgg11, " in text
 
 
-def test_a_published_file_is_downloaded_once(full, published, tmp_path, capsys):
+def test_a_published_file_is_downloaded_once(narrow, published, tmp_path, capsys):
     file, serve_from = published
-    with server({f"/models/{file}": full[1]}) as (base, asked):
+    with server({f"/models/{file}": narrow[1]}) as (base, asked):
         serve_from(base)
-        check(models.load_pretrained("resnet18", cache=tmp_path / "new"), full[0])
-        check(models.load_pretrained("resnet18_imagenet", cache=tmp_path / "new"), full[0])
+        check(models.load_pretrained("alexnet", cache=tmp_path / "new"), narrow[0])
+        check(models.load_pretrained("alexnet_imagenet", cache=tmp_path / "new"), narrow[0])
     assert asked == [("GET", f"/models/{file}")]
-    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {file: full[1]}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {file: narrow[1]}
     assert "100%" in capsys.readouterr().err
 
 
-def test_the_platform_s_cache_is_the_default(full, published, tmp_path, monkeypatch):
+def test_the_platform_s_cache_is_the_default(narrow, published, tmp_path, monkeypatch):
     import pooch
 
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
     (tmp_path / "deform_jax" / "pretrained").mkdir(parents=True)
-    (tmp_path / "deform_jax" / "pretrained" / published[0]).write_bytes(full[1])
-    check(models.load_pretrained("resnet18"), full[0])
+    (tmp_path / "deform_jax" / "pretrained" / published[0]).write_bytes(narrow[1])
+    check(models.load_pretrained("alexnet"), narrow[0])
 
 
 @pytest.fixture
@@ -344,9 +344,9 @@ def leaves_a_socket():
 @pytest.mark.usefixtures("leaves_a_socket")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("what", ["page", "cut", "missing", "offline"])
-def test_a_failed_download_is_not_kept_and_says_what_to_do(full, published, tmp_path, what):
+def test_a_failed_download_is_not_kept_and_says_what_to_do(narrow, published, tmp_path, what):
     file, serve_from = published
-    files = {"page": {f"/models/{file}": b"<html>"}, "cut": {f"/models/{file}": full[1][:-1]}}.get(what, {})
+    files = {"page": {f"/models/{file}": b"<html>"}, "cut": {f"/models/{file}": narrow[1][:-1]}}.get(what, {})
     with contextlib.ExitStack() as stack:
         if what == "offline":
             with socket.socket() as free:
@@ -355,42 +355,42 @@ def test_a_failed_download_is_not_kept_and_says_what_to_do(full, published, tmp_
         else:
             base, _ = stack.enter_context(server(files))
         serve_from(base)
-        text = message(ConnectionError, models.load_pretrained, "resnet18", cache=tmp_path)
+        text = message(ConnectionError, models.load_pretrained, "alexnet", cache=tmp_path)
     for part in (f"{base}/models/{file}", str(tmp_path), "pass its path as `source`", f"place it there as {file}"):
         assert part in text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_in_the_cache_is_refused_and_left_alone(full, published, tmp_path):
+def test_a_damaged_file_in_the_cache_is_refused_and_left_alone(narrow, published, tmp_path):
     file, serve_from = published
-    (tmp_path / file).write_bytes(full[1][:-1])
-    with server({f"/models/{file}": full[1]}) as (base, asked):
+    (tmp_path / file).write_bytes(narrow[1][:-1])
+    with server({f"/models/{file}": narrow[1]}) as (base, asked):
         serve_from(base)
-        text = message(ValueError, models.load_pretrained, "resnet18", cache=tmp_path)
+        text = message(ValueError, models.load_pretrained, "alexnet", cache=tmp_path)
     assert f"`cache` must hold the published {file}, but {tmp_path / file} is another or a damaged file" in text
     assert "Remove it to have it downloaded again" in text
     assert asked == []
-    assert (tmp_path / file).read_bytes() == full[1][:-1]
+    assert (tmp_path / file).read_bytes() == narrow[1][:-1]
 
 
-def test_the_hub_s_client_downloads_into_its_cache(full, tmp_path, monkeypatch):
+def test_the_hub_s_client_downloads_into_its_cache(narrow, tmp_path, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    headers = {"ETag": f'"{hashlib.sha256(full[1]).hexdigest()}"', "X-Repo-Commit": "0" * 40}
-    with server({"/timm/resnet18.tv_in1k/resolve/main/model.safetensors": full[1]}, headers) as (base, asked):
+    headers = {"ETag": f'"{hashlib.sha256(narrow[1]).hexdigest()}"', "X-Repo-Commit": "0" * 40}
+    with server({"/timm/alexnet.tv_in1k/resolve/main/model.safetensors": narrow[1]}, headers) as (base, asked):
         download = functools.partial(huggingface_hub.hf_hub_download, endpoint=base, token=False)
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
         for _ in range(2):
-            check(models.load_pretrained("hf:timm/resnet18.tv_in1k", cache=tmp_path), full[0])
+            check(models.load_pretrained("hf:timm/alexnet.tv_in1k", cache=tmp_path), narrow[0])
         assert [method for method, _ in asked].count("GET") == 1
-        text = message(ConnectionError, models.load_pretrained, "hf:timm/resnet18.nothing", cache=tmp_path)
-    assert "model.safetensors of timm/resnet18.nothing could not be had from the Hugging Face hub" in text
+        text = message(ConnectionError, models.load_pretrained, "hf:timm/alexnet.nothing", cache=tmp_path)
+    assert "model.safetensors of timm/alexnet.nothing could not be had from the Hugging Face hub" in text
     assert "pass its path as `source`, with `name`" in text
-    check(models.load_pretrained("hf:timm/resnet18.tv_in1k", cache=tmp_path), full[0])  # offline, from its cache
+    check(models.load_pretrained("hf:timm/alexnet.tv_in1k", cache=tmp_path), narrow[0])  # offline, from its cache
 
 
-def test_sources_on_the_hub_are_parsed(monkeypatch, tmp_path, full):
+def test_sources_on_the_hub_are_parsed(monkeypatch, tmp_path, narrow):
     import huggingface_hub
 
     asked = []
@@ -398,13 +398,13 @@ def test_sources_on_the_hub_are_parsed(monkeypatch, tmp_path, full):
     def download(repository, file, cache_dir):
         asked.append((repository, file, cache_dir))
         path = tmp_path / "blob"
-        path.write_bytes(full[1])
+        path.write_bytes(narrow[1])
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    check(models.load_pretrained("hf:a/resnet18-b"), full[0])
-    check(models.load_pretrained("hf:a/b/c/d.pth", "resnet18_imagenet", cache=tmp_path), full[0])
-    assert asked == [("a/resnet18-b", "model.safetensors", None), ("a/b", "c/d.pth", tmp_path)]
+    check(models.load_pretrained("hf:a/alexnet-b"), narrow[0])
+    check(models.load_pretrained("hf:a/b/c/d.pth", "alexnet_imagenet", cache=tmp_path), narrow[0])
+    assert asked == [("a/alexnet-b", "model.safetensors", None), ("a/b", "c/d.pth", tmp_path)]
     for source in ("hf:", "hf:a", "hf:a/", "hf:/b"):
         text = message(ValueError, models.load_pretrained, source)
         assert "`source` must be 'hf:owner/repository' or 'hf:owner/repository/file'" in text
@@ -412,7 +412,7 @@ def test_sources_on_the_hub_are_parsed(monkeypatch, tmp_path, full):
 
 
 @pytest.mark.parametrize(
-    ("package", "source"), [("pooch", "resnet18"), ("tqdm", "resnet18"), ("huggingface_hub", "hf:a/resnet18")]
+    ("package", "source"), [("pooch", "alexnet"), ("tqdm", "alexnet"), ("huggingface_hub", "hf:a/alexnet")]
 )
 def test_a_missing_package_gives_the_line_to_run(monkeypatch, tmp_path, published, package, source):
     monkeypatch.setitem(sys.modules, package, None)

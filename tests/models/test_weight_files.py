@@ -265,6 +265,7 @@ def test_no_number_in_a_file_is_believed(tmp_path, described, message):
     [
         legacy({"a": tensor(storage(10, None))}, {"0": NUMBERS})[:-1],
         legacy({"a": tensor(storage(10, None))}, {"0": NUMBERS[:9]}),
+        legacy({"a": tensor(storage(10, None))}, {"0": NUMBERS[:9]}) + NUMBERS.tobytes(),
         legacy({"a": tensor(storage(10, None))}, {"1": NUMBERS}),
         legacy({"a": tensor(storage(10, None))}, {"0": NUMBERS}, keys=["0", "0"]),
         legacy({"a": tensor(storage(10, None))}, {}, keys=["0"]) + struct.pack("<q", 2**62),
