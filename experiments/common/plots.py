@@ -22,6 +22,7 @@ LINES: Mapping[str, tuple[str, str, str]] = {
     "strided": ("#CC79A7", "v", "strided"),
     "strided_relu": ("#E69F00", "D", "strided-ReLU"),
 }
+FORMATS = ("png", "pdf")
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -156,14 +157,15 @@ def variation(axes: Axes, rows: Sequence[tables.Row]) -> None:
 
 
 def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib.Path:
-    """Write ``stem.png`` and ``stem.pdf`` with the stamp below, and return the PNG's path."""
+    """Write ``stem`` in each of ``FORMATS`` with the stamp below, and return the first one's path."""
     lines = textwrap.wrap(stamp, width=int(19 * figure.get_figwidth()))
     figure.supxlabel("\n".join(lines), fontsize=6.5, color="0.35")
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix in ("png", "pdf"):
+    for suffix in FORMATS:
         temporary = folder / f".{stem}.{suffix}"
         metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
         figure.savefig(temporary, format=suffix, metadata=metadata)
         temporary.replace(folder / f"{stem}.{suffix}")
+        figure.set_layout_engine("none")  # laid out once, for all formats alike
     plt.close(figure)
-    return folder / f"{stem}.png"
+    return folder / f"{stem}.{FORMATS[0]}"

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.common import cli, plots, results, tables
 from experiments.spatial_information import modes, recipes
 
-SCALES = modes.scales(("alexnet", *recipes.VGGS), smoke=("vgg11",))
+SCALES = modes.scales(("alexnet", *recipes.VGGS), smoke="vgg11")
 
 
 def plot(command: cli.Command[modes.Settings], rows: Sequence[tables.Row]) -> None:

@@ -3,7 +3,7 @@
 from experiments.common import cli, results
 from experiments.spatial_information import modes
 
-SCALES = modes.scales(("vgg16", "vgg19", "vgg16_bn", "vgg19_bn"), smoke=("vgg11",))
+SCALES = modes.scales(("vgg16", "vgg19", "vgg16_bn", "vgg19_bn"), smoke="vgg11")
 
 
 @cli.script

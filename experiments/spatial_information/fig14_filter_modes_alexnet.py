@@ -3,7 +3,7 @@
 from experiments.common import cli, results
 from experiments.spatial_information import modes
 
-SCALES = modes.scales(("alexnet",), smoke=("alexnet",))
+SCALES = modes.scales(("alexnet",), smoke="lenet", smoke_size=5)
 
 
 @cli.script

@@ -3,7 +3,7 @@
 from experiments.common import cli, results
 from experiments.spatial_information import modes
 
-SCALES = modes.scales(("vgg11", "vgg11_bn"), smoke=("vgg11",))
+SCALES = modes.scales(("vgg11", "vgg11_bn"), smoke="vgg11")
 
 
 @cli.script

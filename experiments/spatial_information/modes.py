@@ -24,10 +24,10 @@ class Settings:
             raise ValueError(f"--size must be at least 2; {self.size} given.")
 
 
-def scales(architectures: Sequence[str], smoke: Sequence[str]) -> dict[str, Settings]:
-    """Return the settings of each scale for a figure of those architectures."""
+def scales(architectures: Sequence[str], smoke: str, smoke_size: int = 3) -> dict[str, Settings]:
+    """Return the settings of each scale for a figure of those architectures; ``smoke`` is the one of the tests."""
     return {
-        "smoke": Settings(recipes.only(recipes.SMOKE, smoke)),
+        "smoke": Settings(recipes.only(recipes.SMOKE, (smoke,)), smoke_size),
         "demo": Settings(recipes.only(recipes.DEMO, architectures)),
         "paper": Settings(recipes.only(recipes.PAPER, architectures)),
     }

@@ -7,6 +7,16 @@ import numpy as np
 import pytest
 from figure_results import main_of
 
+from experiments.common import plots
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pictures_in_one_format():
+    """What drawing costs is mostly text; one test asks for the other format."""
+    both, plots.FORMATS = plots.FORMATS, plots.FORMATS[:1]
+    yield
+    plots.FORMATS = both
+
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import cli, settings, statistics, tables, tasks
+from experiments.common import cli, plots, settings, statistics, tables, tasks
 from experiments.learned_stability import fig3_layer_sensitivity as fig3
 
 LAYERS = ("input", "block1_conv1", "block1_down", "block2_conv1")
@@ -148,3 +148,22 @@ def test_spread_is_the_sample_sd():
     values = np.random.default_rng(0).normal(size=(5, 3))
     np.testing.assert_allclose(tables.spread(values), np.sqrt(((values - values.mean(0)) ** 2).sum(0) / 4))
     assert np.isnan(tables.spread(values[:1])).all()
+
+
+def test_a_figure_is_saved_for_screen_and_print_with_its_stamp(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "FORMATS", ("png", "pdf"))
+    figure, _ = plots.panels(1)
+    assert plots.save(figure, tmp_path, "figure", "scale smoke") == tmp_path / "figure.png"
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "figure.pdf"}
+
+
+def test_a_band_on_a_logarithmic_axis_is_geometric():
+    values = np.exp(np.random.default_rng(0).normal(size=(5, 3)))
+    _, (panel,) = plots.panels(1)
+    plots.band(panel, np.arange(3), values, color="black", geometric=True)
+    (line,) = panel.get_lines()
+    np.testing.assert_allclose(line.get_ydata(), stats.gmean(values))
+    corners = panel.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].min() == pytest.approx((stats.gmean(values) / stats.gstd(values) ** 2).min())
