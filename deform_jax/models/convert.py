@@ -58,9 +58,9 @@ def from_torch(name: str, state: Mapping[str, Any], **settings: Any) -> PyTree:
     names = _names(layers, variables)
     sides = _sides(model)
     _compare("state", name, {key: _torch_shape(variables[path].shape) for path, key in names.items()}, given)
-    # Copies: jax may keep a numpy array's memory as its own, and this one is the caller's.
     arrays = {path: _from_torch(given[names[path]], sides.get(path, 1)) for path in variables}
-    copies = {path: jnp.asarray(np.array(array, np.float32, order="C")) for path, array in arrays.items()}
+    # Copies, unlike `jax.device_put`'s: the memory is the caller's, who may go on training with it.
+    copies = {path: jnp.array(array, jnp.float32) for path, array in arrays.items()}
     return traverse_util.unflatten_dict(copies)
 
 
