@@ -33,16 +33,8 @@ _SAFETENSORS = {
     "U8": np.dtype("uint8"),
 }
 _AGAIN = "Download or save it again."
-_DAMAGE = (
-    zipfile.BadZipFile,
-    EOFError,
-    RuntimeError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+_DAMAGE = (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_DAMAGE += (struct.error, zipfile.BadZipFile)
 
 
 def read_weights(source: str | os.PathLike) -> dict[str, np.ndarray]:
