@@ -21,7 +21,7 @@ from deform_jax import checks
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("warps", "data", "models", "training", "probes")
 HEAVY = {"flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "matplotlib", "pooch", "tqdm", "PIL", "torch"}
-HEAVY |= {"scipy", "skimage"}
+HEAVY |= {"scipy", "skimage", "safetensors", "huggingface_hub", "equinox"}
 RESULTS = ROOT / "experiments" / "learned_stability" / "results"
 
 
