@@ -212,7 +212,6 @@ def test_a_module_without_submodules_is_its_output_and_gradients_reach_it():
         ({"names": lambda name: False}, ValueError, "`names` must be of submodules that return an array with one row"),
         ({"train": [1]}, TypeError, r"`train` must be hashable, but \[1\] was given"),
     ],
-    ids=str,
 )
 def test_refuses(variables, options, error, match):
     with pytest.raises(error, match=match):
