@@ -53,12 +53,11 @@ class ZooNetwork(nn.Module):
         name: str,
         stride: int = 1,
         padding: int | None = None,
-        groups: int = 1,
         use_bias: bool = True,
         normal: bool = False,
     ) -> jax.Array:
         """Convolve with size × size kernels, padded by size // 2 unless told; ``normal``: torchvision's initialiser."""
-        fan_in = size**2 * (x.shape[-1] // groups)
+        fan_in = size**2 * x.shape[-1]
         # The same on every side: "SAME" would pad a stride-2 convolution at the bottom and right only.
         padding = size // 2 if padding is None else padding
         return nn.Conv(
@@ -66,9 +65,8 @@ class ZooNetwork(nn.Module):
             (size, size),
             strides=stride,
             padding=padding,
-            feature_group_count=groups,
             use_bias=use_bias,
-            kernel_init=normal_fan_out if normal else functools.partial(_gained, self.initial_gain),
+            kernel_init=normal_fan_out if normal else functools.partial(gained, self.initial_gain),
             bias_init=nn.initializers.zeros_init() if normal else uniform_bias(fan_in),
             precision=self.precision,
             dtype=self._dtype,
@@ -82,7 +80,7 @@ class ZooNetwork(nn.Module):
         gain = 1.0 if name == "head" else self.initial_gain
         return nn.Dense(
             features,
-            kernel_init=nn.initializers.normal(0.01) if normal else functools.partial(_gained, gain),
+            kernel_init=nn.initializers.normal(0.01) if normal else functools.partial(gained, gain),
             bias_init=nn.initializers.zeros_init() if normal else uniform_bias(x.shape[-1]),
             precision=self.precision,
             dtype=None if float32 else self._dtype,
@@ -132,7 +130,7 @@ class ZooNetwork(nn.Module):
         return images
 
 
-def _gained(gain: float, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def gained(gain: float, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Draw ``uniform_fan_in``'s kernels times a gain; 1 leaves its numbers as they are."""
     kernel = uniform_fan_in(key, shape, dtype)
     return kernel if gain == 1 else gain * kernel

@@ -1,7 +1,9 @@
 """EfficientNet-B0 in its form for CIFAR10."""
 
+import functools
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deform_jax import checks
-from deform_jax.models._layers import ZooNetwork
+from deform_jax.models._layers import ZooNetwork, gained
 from deform_jax.models.initializers import uniform_fan_in
 from deform_jax.typing import Images, Taps
 
@@ -35,18 +37,20 @@ class DepthwiseConv(nn.Module):
     Attributes:
       size: of the kernel, odd.
       stride: between windows.
+      kernel_init: ``uniform_fan_in`` by default.
       dtype: to compute in; the parameter is float32. By default, that of images and parameter together.
     """
 
     size: int
     stride: int = 1
+    kernel_init: Callable[..., jax.Array] = uniform_fan_in
     dtype: Any = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map ``(n, h, w, c)`` to ``(n, ⌈h / stride⌉, ⌈w / stride⌉, c)``."""
         n, height, width, channels = images.shape
-        kernel = self.param("kernel", uniform_fan_in, (self.size, self.size, 1, channels), jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, 1, channels), jnp.float32)
         dtype = self.dtype or jnp.promote_types(images.dtype, kernel.dtype)
         border, step = self.size // 2, self.stride
         padded = jnp.pad(images.astype(dtype), ((0, 0), (border, border), (border, border), (0, 0)))
@@ -109,7 +113,8 @@ class EfficientNetB0(ZooNetwork):
         squeezed = max(1, x.shape[-1] // 4)
         if expansion > 1:
             x = nn.swish(self._unit(x, expansion * x.shape[-1], 1, f"{name}_conv1", train))
-        x = DepthwiseConv(size, stride, dtype=self._dtype, name=f"{name}_conv2")(x)
+        initial = functools.partial(gained, self.initial_gain)
+        x = DepthwiseConv(size, stride, kernel_init=initial, dtype=self._dtype, name=f"{name}_conv2")(x)
         x = nn.swish(self._norm(x, f"{name}_conv2", train))
         gates = x.mean(axis=(1, 2))
         gates = nn.swish(self._dense(gates, squeezed, name=f"{name}_conv2_gate1"))

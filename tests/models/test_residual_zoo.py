@@ -10,7 +10,7 @@ import scipy.stats
 from flax import linen as nn
 
 from deform_jax import models, training
-from deform_jax.models import efficientnet, resnet
+from deform_jax.models import efficientnet
 
 torch = pytest.importorskip("torch")
 oracles = pytest.importorskip("residual_oracles")
@@ -225,35 +225,42 @@ def test_depthwise_convolution_equals_pytorch_s(size, stride):
     np.testing.assert_allclose(result, expected.permute(0, 2, 3, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_initial_weights_are_pytorch_s_and_torchvision_s(monkeypatch):
+def initialisers(model):
+    """{layer: (kernel, bias)} of everything that draws its weights."""
+    found = {}
+
+    def record(call, args, kwargs, context):
+        if hasattr(context.module, "kernel_init") and context.method_name == "__call__":
+            found[context.module.name] = context.module.kernel_init, getattr(context.module, "bias_init", None)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    assert found.keys() == {layer for layer in params if not layer.endswith("_norm")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "law"), [("resnet18", scipy.stats.uniform(-1, 2)), ("resnet18_imagenet", scipy.stats.norm)]
+)
+def test_initial_weights_are_pytorch_s_and_torchvision_s(name, law):
     """CIFAR10 forms: uniform in ±1/√n_in; ImageNet forms: convolutions of variance 2/n_out. The head: the former."""
-    monkeypatch.setattr(resnet, "BLOCKS", {18: (1, 1, 1, 1)})
-    images = jnp.zeros((1, 32, 32, 3))
-    for name in ("resnet18", "resnet18_imagenet"):
-        model = models.create(name, width=1 / 16)
-        variables = jax.jit(model.init)(jax.random.key(0), images)
-        pooled = []
-        for layer, part in variables["params"].items():
-            if layer.endswith("_norm"):
-                assert np.all(part["scale"] == 1)
-                assert not np.any(part["bias"])
-                continue
-            kernel = np.asarray(part["kernel"])
-            bound = 1 / np.sqrt(np.prod(kernel.shape[:-1]))
-            if layer == "head":
-                assert 0.9 * bound < np.abs(kernel).max() <= bound
-                assert 0 < np.abs(part["bias"]).max() <= bound
-            elif name == "resnet18":
-                assert np.abs(kernel).max() <= bound
-                pooled.append(kernel.ravel() / bound)
-            else:
-                assert "bias" not in part
-                pooled.append(kernel.ravel() * np.sqrt(kernel.shape[0] * kernel.shape[1] * kernel.shape[3] / 2))
-        law = scipy.stats.uniform(-1, 2) if name == "resnet18" else scipy.stats.norm
-        assert scipy.stats.kstest(np.concatenate(pooled), law.cdf).pvalue > 1e-3
-        for statistics in variables["batch_stats"].values():
-            assert not np.any(statistics["mean"])
-            assert np.all(statistics["var"] == 1)
+    for layer, (kernel, bias) in initialisers(models.create(name, width=1 / 16)).items():
+        values = np.ravel(kernel(jax.random.key(0), (2, 2, 8, 100), jnp.float32))
+        if layer == "head":
+            assert 0.98 < np.abs(values).max() * np.sqrt(32) <= 1 + 1e-6
+            # Of 32 channels, at this width.
+            assert 0.9 < np.abs(bias(jax.random.key(1), (100,), jnp.float32)).max() * np.sqrt(32) <= 1 + 1e-6
+        else:
+            values = values * np.sqrt(32 if name == "resnet18" else 400 / 2)
+            assert scipy.stats.kstest(values, law.cdf).pvalue > 1e-3, layer
+
+
+def test_a_gain_multiplies_the_kernels_of_every_hidden_layer(small):
+    plain = models.uniform_fan_in(jax.random.key(0), (2, 2, 8, 100))
+    for layer, (kernel, _) in initialisers(small[0].clone(initial_gain=2.0)).items():
+        values = kernel(jax.random.key(0), (2, 2, 8, 100), jnp.float32)
+        np.testing.assert_allclose(values, (1 if layer == "head" else 2) * plain, rtol=1e-6, err_msg=layer)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
