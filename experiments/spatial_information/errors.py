@@ -13,15 +13,15 @@ from experiments.spatial_information import measures, recipes
 MEASURES = {"D": "diffeomorphisms, $D_f$", "G": "noise, $G_f$", "R": "relative, $R_f$ = $D_f$ / $G_f$"}
 COLOURS = {"D": "#D55E00", "G": "#0072B2", "R": "#000000"}
 FAMILIES = {
-    "fc_": ("#999999", "s"),
-    "lenet": ("#CC79A7", "v"),
-    "alexnet": ("#F0E442", "^"),
-    "vgg": ("#56B4E9", "o"),
-    "vgg_bn": ("#0072B2", "o"),
-    "resnet": ("#D55E00", "D"),
-    "efficientnet": ("#009E73", "P"),
+    "fc_l": ("#999999", "s", "fully connected"),
+    "lenet": ("#CC79A7", "v", "LeNet"),
+    "alexnet": ("#F0E442", "^", "AlexNet"),
+    "vgg": ("#56B4E9", "o", "VGG"),
+    "vgg_bn": ("#0072B2", "o", "VGG, batch norm"),
+    "resnet": ("#D55E00", "D", "ResNet"),
+    "efficientnet": ("#009E73", "P", "EfficientNet-B0"),
 }
-"""Beginning of an architecture's name → colour and marker."""
+"""Beginning of an architecture's name → colour, marker and label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,30 +161,37 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     return table
 
 
-def family(architecture: str) -> tuple[str, str]:
-    """Return an architecture's colour and marker."""
+def family(architecture: str) -> tuple[str, str, str]:
+    """Return an architecture's colour, marker and family."""
     if architecture.startswith("vgg"):
         return FAMILIES["vgg_bn" if architecture.endswith("_bn") else "vgg"]
     return next(style for start, style in FAMILIES.items() if architecture.startswith(start))
 
 
-def scatter(axes: Any, rows: Sequence[tables.Row], noise: float, measure: str, *, label: bool = True) -> None:
-    """Draw one point per architecture, its measure against its error, with the spread over seeds."""
+def scatter(axes: Any, rows: Sequence[tables.Row], noise: float, measure: str) -> None:
+    """Draw one point per architecture, its measure against its error, with the spread over seeds and its depth."""
     chosen = tables.select(rows, noise_norm=noise, state="trained", learned=1)
     for name, x in points(rows, noise, measure).items():
-        colour, marker = family(name)
+        colour, marker, _ = family(name)
         own = tables.select(chosen, architecture=name)
         spans = [_span([row["value"] for row in tables.select(own, measure=column)]) for column in (measure, "error")]
         y = points(rows, noise, "error")[name]
         bars = {"xerr": [[x - spans[0][0]], [spans[0][1] - x]], "yerr": [[y - spans[1][0]], [spans[1][1] - y]]}
         style = {"color": colour, "marker": marker, "markeredgecolor": "black", "markeredgewidth": 0.5}
-        axes.errorbar(x, y, **bars, **style, elinewidth=0.6, ecolor="0.6", markersize=5, linestyle="none")
-        if label:
-            short = recipes.LABELS[name]
-            axes.annotate(short, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=5.5, color="0.25")
+        axes.errorbar(x, y, **bars, **style, elinewidth=0.6, ecolor="0.75", markersize=5, linestyle="none")
+        depth = "".join(character for character in name.removesuffix("_b0") if character.isdigit())
+        axes.annotate(depth, (x, y), xytext=(4, 2), textcoords="offset points", fontsize=6.5, color="0.2", zorder=5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     plots.plain_log_ticks(axes)
+
+
+def legend(axes: Any, rows: Sequence[tables.Row], **keywords: Any) -> None:
+    """Explain the markers of ``scatter``; numbers beside them are depths."""
+    for colour, marker, label in dict.fromkeys(family(name) for name in tables.unique(rows, "architecture")):
+        edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
+        axes.plot([], [], color=colour, marker=marker, markersize=5, linestyle="none", label=label, **edge)
+    axes.legend(fontsize=6.5, **keywords)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ def plot(command: cli.Command[errors.Settings], rows: Sequence[tables.Row], summ
             if line is axes[-1]:
                 panel.set_xlabel(f"sensitivity to {label}" if name != "R" else f"{label}")
         line[0].set_ylabel(f"noise of norm {noise:g}\n" + r"test error, $\epsilon$")
+    errors.legend(axes[0][0], rows)
     stamp = recipes.stamp(command.options.scale, command.settings.networks, stamp_tail(command.settings))
     print("figure:", plots.save(figure, command.results, "fig10_noisy_training", stamp))
 

@@ -56,6 +56,7 @@ def plot(command: cli.Command[errors.Settings], rows: Sequence[tables.Row], summ
     for name in ("original", "deformed"):
         plots.picture(axes[name], _picture(pictures, name), name)
     errors.scatter(axes["scatter"], rows, 0.0, "R")
+    errors.legend(axes["scatter"], rows, loc="upper right")
     axes["scatter"].set_xlabel(r"relative sensitivity to diffeomorphisms, $R_f$")
     axes["scatter"].set_ylabel(r"test error, $\epsilon$")
     rho = next(row["value"] for row in summary if _is(row, 0.0, "R"))
