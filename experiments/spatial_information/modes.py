@@ -56,6 +56,8 @@ def row_of_panels(axes: Sequence[Any], rows: Sequence[tables.Row], *, columns: i
     for k, panel in enumerate(axes, 1):
         for colour, name in zip(colours, names, strict=False):
             own = [row for row in rows if row["architecture"] == name and row["layer_index"] == k]
+            if not own:
+                continue  # a shallower network
             for state, style in (("init", ":"), ("trained", "-")):
                 _, values = tables.per_seed(tables.select(own, state=state), "share", x="mode")
                 look = {"linestyle": style, "marker": "o" if state == "trained" else None}

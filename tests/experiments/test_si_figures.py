@@ -8,7 +8,14 @@ from PIL import Image
 
 from deform_jax import models, training, warps
 from experiments.common import cli, runs, tables
-from experiments.spatial_information import errors, fig3_channel_shuffling, measures, pretrained_imagenet, recipes
+from experiments.spatial_information import (
+    errors,
+    fig3_channel_shuffling,
+    measures,
+    modes,
+    pretrained_imagenet,
+    recipes,
+)
 
 HERE = (
     "fig1_error_and_sensitivity",
@@ -58,6 +65,13 @@ def test_fig3_agrees_with_a_numpy_recomputation(smoke, runs):
     assert float(row["depth"]) == 5 / 8
     norms = [np.linalg.norm(np.asarray(moved - sample.images).reshape(32, -1), axis=1) for moved in sample[1:]]
     np.testing.assert_allclose(*norms, rtol=1e-5)
+
+
+def test_networks_of_different_depth_are_drawn_together(smoke):
+    rows = tables.read(smoke("fig4_filter_modes") / "table.csv")
+    shallow = [{**row, "architecture": "vgg13"} for row in rows if row["layer_index"] <= 5]
+    figure = modes.draw([*rows, *shallow])
+    assert [len(panel.get_lines()) for panel in figure.axes] == [4] * 5 + [2] * 3
 
 
 def test_images_are_deformed_at_the_temperature_of_one_pixel(smoke):
