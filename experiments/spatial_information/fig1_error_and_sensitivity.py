@@ -64,7 +64,7 @@ def plot(command: cli.Command[errors.Settings], rows: Sequence[tables.Row], summ
     noises = [name for name in tables.unique(pictures, "picture") if name.startswith("noise")]
     axes["noisy"].set_axis_off()
     for i, name in enumerate(noises):
-        inset = axes["noisy"].inset_axes((i / len(noises), 0.05, 0.95 / len(noises), 0.8))
+        inset = axes["noisy"].inset_axes((i / len(noises), 0.0, 0.95 / len(noises), 0.75))
         plots.picture(inset, _picture(pictures, name), name.removeprefix("noise "))
     axes["noisy"].set_title("with training noise of norm")
     correlations(axes["correlation"], rows, summary)
