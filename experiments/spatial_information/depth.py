@@ -130,7 +130,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str, 
         panel(one, rows, names)
         one.plot([], [], color="0.4", linestyle="--", label="shuffled channels")
         one.set_title(title)
-        one.legend()
+        one.legend(loc="lower left", fontsize=7)
     axes[0].set_ylabel("relative sensitivity, $R_k$")
     stamp = recipes.stamp(command.options.scale, command.settings.networks, tail(command.settings))
     print("figure:", plots.save(figure, command.results, stem, stamp))

@@ -109,7 +109,7 @@ def frequency_axes(panel: Any) -> None:
     """Label what ``frequency_line`` draws."""
     panel.plot([], [], color="0.4", linestyle=":", label="at initialisation")
     panel.set_xlabel("relative depth, $k$ / $K$")
-    panel.set_ylabel("spatial frequency (white: 1, constant: 0)")
+    panel.set_ylabel("spatial frequency\n(white: 1, constant: 0)")
     panel.legend()
 
 
