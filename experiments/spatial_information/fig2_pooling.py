@@ -23,7 +23,7 @@ class Settings:
     angle: float = 22.5
     """Angle θ between the filters of successive channels, degrees; with eight channels 22.5 goes once around."""
     size: int = 15
-    """Pixels per side of filters and inputs in (b)."""
+    """Side of filters and inputs in (b), in pixels."""
     angles: int = 73
     """Rotations of the input in (b), from 0 to 180 degrees."""
     seed: int = 0
