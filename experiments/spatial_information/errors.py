@@ -57,7 +57,7 @@ class Settings:
         return dataclasses.replace(self.networks, architectures=architectures, seeds=seeds)
 
 
-SCALES = {
+ZOO_SCALES = {
     "smoke": Settings(recipes.SMOKE, (0.0, 10.0), probe=measures.SMOKE),
     "demo": Settings(
         recipes.DEMO,

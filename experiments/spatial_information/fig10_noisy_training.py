@@ -6,7 +6,7 @@ from experiments.common import cli, plots, results, tables
 from experiments.spatial_information import errors, recipes
 from experiments.spatial_information.fig1_error_and_sensitivity import stamp_tail
 
-SCALES = errors.SCALES
+SCALES = errors.ZOO_SCALES
 
 
 def plot(command: cli.Command[errors.Settings], rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> None:

@@ -10,7 +10,7 @@ from deform_jax import data
 from experiments.common import cli, plots, results, tables
 from experiments.spatial_information import errors, measures, recipes
 
-SCALES = errors.SCALES
+SCALES = errors.ZOO_SCALES
 
 
 def examples(command: cli.Command[errors.Settings]) -> list[dict[str, Any]]:

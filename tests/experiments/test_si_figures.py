@@ -97,7 +97,7 @@ def test_networks_are_trained_as_si_says():
     assert networks.seeds == 5
     assert networks.architectures == models.ZOO
     assert len(models.ZOO) == 17
-    assert errors.SCALES["paper"].noise_norms == (0.0, 0.01, 0.1, 1.0, 10.0, 30.0, 100.0)
+    assert errors.ZOO_SCALES["paper"].noise_norms == (0.0, 0.01, 0.1, 1.0, 10.0, 30.0, 100.0)
 
 
 @pytest.mark.parametrize(
