@@ -159,6 +159,19 @@ def size_pair(name: str, value: Any, *, minimum: int = 1, meaning: str = "(heigh
     return int(first), int(second)
 
 
+def key(value: Any, *, remedy: str) -> jax.Array:
+    """Return ``value`` if it is one random key, new-style or legacy; ``remedy`` is what a batch of keys hears."""
+    requirement, make = "be one random key", "Make one with `jax.random.key(seed)`."
+    if not isinstance(value, jax.Array):
+        fail("key", requirement, f"{type(value).__name__} was given", make, error=TypeError)
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not typed and value.dtype != "uint32":
+        fail("key", requirement, f"an array of dtype {value.dtype} was given", make, error=TypeError)
+    if value.ndim != (0 if typed else 1):
+        fail("key", requirement, f"keys of shape {tuple(value.shape)} were given", remedy)
+    return value
+
+
 _STATIC = "Mark it static (`static_argnames` of `jax.jit`) or close over it."
 
 

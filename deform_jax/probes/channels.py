@@ -49,7 +49,7 @@ def shuffle_channels(key: RandomKey, params: PyTree, *, layers: Layers = None, o
     Source: SI 2, "shuffle at random the connections between channels", Figs 3, 9 and 11. That the permutations are of
     the inputs, and shared by the outputs, is the released code; the text permutes "the values of c, c'" (``outputs``).
     """
-    key = _check_key(key)
+    key = checks.key(key, remedy="`jax.vmap` the call over keys.")
     kernels = find_kernels(params, points=True)
     chosen = _choose(layers, list(kernels))
     orders = []
@@ -192,14 +192,3 @@ def _known(argument: str, names: list[Any], known: list[str]) -> list[str]:
             given = f"{name!r} is none of them"
             checks.fail(argument, "name convolutions of `params`", given, f"There are {', '.join(known)}.")
     return names
-
-
-def _check_key(key: Any) -> Array:
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not isinstance(key, jax.Array) or not (typed or key.dtype == "uint32"):
-        given = f"{type(key).__name__} was given" if not isinstance(key, jax.Array) else f"its dtype is {key.dtype}"
-        checks.fail("key", "be one random key", given, "Make one with `jax.random.key(seed)`.", error=TypeError)
-    if key.ndim != (0 if typed else 1):
-        remedy = "`jax.vmap` the call over keys."
-        checks.fail("key", "be one random key", f"keys of shape {tuple(key.shape)} were given", remedy)
-    return key

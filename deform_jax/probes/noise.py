@@ -1,9 +1,6 @@
 """Noise to set beside a deformation: as large, image by image, but of no particular direction."""
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deform_jax import checks
@@ -35,7 +32,7 @@ def matched_noise(
 
     Source: SI Eq. 1, "white noise perturbations η of magnitude ‖τ(x) − x‖"; scaled for each image as in RS.
     """
-    _check_key(key)
+    key = checks.key(key, remedy="Every image gets its own noise from it.")
     images = checks.array("images", images, "...", finite=True)
     deformed = checks.array("deformed", deformed, "...", finite=True)
     if images.ndim == 0:
@@ -50,16 +47,3 @@ def _matched_noise(key: RandomKey, images: Array, deformed: Array) -> Array:
     direction = jax.random.normal(key, clean.shape, clean.dtype)
     size = euclidean_distance(clean, moved.astype(clean.dtype))[:, None] / row_norm(direction)[0]
     return (clean + direction * size).reshape(images.shape).astype(images.dtype)
-
-
-def _check_key(key: Any) -> None:
-    requirement, remedy = "be one random key", "Make one with `jax.random.key(seed)`."
-    if not isinstance(key, jax.Array):
-        checks.fail("key", requirement, f"{type(key).__name__} was given", remedy, error=TypeError)
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and key.dtype != "uint32":
-        checks.fail("key", requirement, f"an array of dtype {key.dtype} was given", remedy, error=TypeError)
-    if key.ndim != (0 if typed else 1):
-        checks.fail(
-            "key", requirement, f"keys of shape {tuple(key.shape)} were given", "Every image has its own noise."
-        )

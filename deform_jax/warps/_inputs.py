@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deform_jax import checks
@@ -28,17 +27,7 @@ def example(name: str, value: Any, dims: str, *, kind: str = "float") -> jax.Arr
 
 def key(value: Any) -> jax.Array:
     """Return ``value`` if it is one random key, new-style or legacy; a batch of keys hears about ``vmap``."""
-    requirement = "be one random key"
-    if not isinstance(value, jax.Array):
-        given = f"{type(value).__name__} was given"
-        checks.fail("key", requirement, given, "Make one with `jax.random.key(seed)`.", error=TypeError)
-    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-    if not typed and value.dtype != "uint32":
-        given = f"an array of dtype {value.dtype} was given"
-        checks.fail("key", requirement, given, "Make one with `jax.random.key(seed)`.", error=TypeError)
-    if value.ndim != (0 if typed else 1):
-        checks.fail("key", requirement, f"keys of shape {tuple(value.shape)} were given", _VMAP)
-    return value
+    return checks.key(value, remedy=_VMAP)
 
 
 def plain(value: Any) -> Any:

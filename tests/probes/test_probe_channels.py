@@ -290,7 +290,7 @@ def test_averaged_taps_are_compiled_as_often_as_others():
     ("call", "error", "text"),
     [
         (lambda key: probes.shuffle_channels(0, PARAMS), TypeError, r"`key` must be one random key, but int.*Make one"),
-        (lambda key: probes.shuffle_channels(jnp.ones(2), PARAMS), TypeError, r"`key` must .*its dtype is float32"),
+        (lambda key: probes.shuffle_channels(jnp.ones(2), PARAMS), TypeError, r"`key` must .*of dtype float32"),
         (lambda key: probes.shuffle_channels(jax.random.split(key), PARAMS), ValueError, r"keys of shape \(2,\).*vmap"),
         (lambda key: probes.shuffle_channels(key, {}), ValueError, r"`params` must hold a convolution kernel"),
         (lambda key: probes.shuffle_channels(key, PARAMS, layers="conv1"), TypeError, r"`layers` must .*\['conv1'\]"),
