@@ -6,22 +6,48 @@ from deform_jax.data.deformed_templates import DeformedTemplates, choose_templat
 from deform_jax.data.imagenet import IMAGENET_PREPARE, ImageStream, stream
 from deform_jax.data.images import ImageSet, load, pad_images
 from deform_jax.data.prepare import Prepare
+from deform_jax.data.scale_detection import (
+    ActivePixels,
+    PairSplit,
+    PixelPairs,
+    ScaleDetection,
+    active_value,
+    balanced_split,
+    displace_pixels,
+    pair_images,
+    pixel_displacements,
+    pixel_pairs,
+    render_pixels,
+    scale_detection,
+)
 from deform_jax.data.splits import validation_split
 
 __all__ = [
     "IMAGENET_PREPARE",
+    "ActivePixels",
     "DeformedTemplates",
     "ImageSet",
     "ImageStream",
+    "PairSplit",
+    "PixelPairs",
     "Prepare",
+    "ScaleDetection",
+    "active_value",
     "additive_noise",
+    "balanced_split",
     "choose_templates",
     "deformed_templates",
+    "displace_pixels",
     "load",
     "pad_images",
+    "pair_images",
+    "pixel_displacements",
+    "pixel_pairs",
     "random_crop_flip",
     "random_images",
     "random_labels",
+    "render_pixels",
+    "scale_detection",
     "stream",
     "validation_split",
 ]
