@@ -1,5 +1,6 @@
 """Image sets as uint8 arrays or streams, augmentation, standardisation and tasks made from them, all seeded."""
 
+from deform_jax.data.active_pixels import ActivePixels, displace_pixels, pixel_displacements, render_pixels
 from deform_jax.data.augment import random_crop_flip
 from deform_jax.data.corruptions import additive_noise, random_images, random_labels
 from deform_jax.data.deformed_templates import DeformedTemplates, choose_templates, deformed_templates
@@ -7,17 +8,13 @@ from deform_jax.data.imagenet import IMAGENET_PREPARE, ImageStream, stream
 from deform_jax.data.images import ImageSet, load, pad_images
 from deform_jax.data.prepare import Prepare
 from deform_jax.data.scale_detection import (
-    ActivePixels,
     PairSplit,
     PixelPairs,
     ScaleDetection,
     active_value,
     balanced_split,
-    displace_pixels,
     pair_images,
-    pixel_displacements,
     pixel_pairs,
-    render_pixels,
     scale_detection,
 )
 from deform_jax.data.splits import validation_split
