@@ -19,6 +19,7 @@ from deform_jax.models.lenet import LeNet
 from deform_jax.models.pretrained import PRETRAINED, load_pretrained
 from deform_jax.models.representation import represent, with_batch_statistics
 from deform_jax.models.resnet import ResNet
+from deform_jax.models.simple_cnn import NTKConv, SimpleCNN
 from deform_jax.models.vgg import VGG
 from deform_jax.models.weight_files import read_weights
 from deform_jax.models.zoo import IMAGENET_ZOO, ZOO, create
@@ -37,9 +38,11 @@ __all__ = [
     "EfficientNetB0",
     "FullyConnected",
     "LeNet",
+    "NTKConv",
     "NTKDense",
     "PatchConv",
     "ResNet",
+    "SimpleCNN",
     "adaptive_average_pool",
     "average_pool",
     "capture",

@@ -11,6 +11,7 @@ from deform_jax.models.efficientnet import EfficientNetB0
 from deform_jax.models.fully_connected import FullyConnected
 from deform_jax.models.lenet import LeNet
 from deform_jax.models.resnet import BLOCKS, ResNet
+from deform_jax.models.simple_cnn import SimpleCNN
 from deform_jax.models.vgg import CONVOLUTIONS, VGG
 
 _VGGS = {f"vgg{depth}{bn}": {"depth": depth, "batch_norm": bn != ""} for depth in CONVOLUTIONS for bn in ("", "_bn")}
@@ -36,6 +37,10 @@ _BLOCK_VGGS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "block_vgg_cifar10": (BlockVGG, {"blocks": CIFAR10_BLOCKS}),
     "block_vgg_imagenet": (BlockVGG, {"blocks": IMAGENET_BLOCKS, "num_classes": 1000}),
 }
+_SIMPLE_CNNS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "simple_cnn_stride1": (SimpleCNN, {"layers": 12, "filter_size": 3, "stride": 1}),
+    "simple_cnn_stride2": (SimpleCNN, {"layers": 7, "filter_size": 2, "stride": 2}),
+}
 
 ZOO = tuple(_CIFAR10_FORMS)
 """Names of SI's architectures in their forms for CIFAR10 (32 × 32 pixels, 10 classes), simplest first."""
@@ -49,13 +54,14 @@ def create(name: str, **settings: Any) -> Any:
     Args:
       name: one of ``models.ZOO``, such as ``"vgg11_bn"`` (SI's forms for CIFAR10); one of ``models.IMAGENET_ZOO``, such
         as ``"vgg11_bn_imagenet"`` (torchvision's forms); ``"block_vgg_cifar10"`` (2x32, 2x64, 2x128, 2x256; 10
-        classes) or ``"block_vgg_imagenet"`` (2x64, 2x128, 3x256, 3x512, 3x512; 1000 classes), both LS section 2.2.
+        classes) or ``"block_vgg_imagenet"`` (2x64, 2x128, 3x256, 3x512, 3x512; 1000 classes), both LS section 2.2;
+        ``"simple_cnn_stride1"`` (12 layers, F = 3) or ``"simple_cnn_stride2"`` (7 layers, F = 2), SI section 4.
       **settings: fields of its class, such as ``num_classes`` and ``width``.
 
     Raises:
       ValueError: unknown name or field.
     """
-    known = {**_CIFAR10_FORMS, **_IMAGENET_FORMS, **_BLOCK_VGGS}
+    known = {**_CIFAR10_FORMS, **_IMAGENET_FORMS, **_BLOCK_VGGS, **_SIMPLE_CNNS}
     architecture, defaults = known[checks.option("name", name, known)]
     fields = [field for field in architecture.__dataclass_fields__ if field not in ("parent", "name")]
     for setting in settings:

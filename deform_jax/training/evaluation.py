@@ -48,33 +48,45 @@ class EvaluationStream(Protocol):
 
 
 def evaluate(
-    model: nn.Module, variables: PyTree, evaluation: Mapping[str, Any] | EvaluationStream, *, prepare: Prepare
+    model: nn.Module,
+    variables: PyTree,
+    evaluation: Mapping[str, Any] | EvaluationStream,
+    *,
+    prepare: Prepare,
+    loss: str = "cross_entropy",
 ) -> dict[str, float]:
-    """Return mean ``loss`` (nats) and ``accuracy`` of one network over a whole set, exactly (no image dropped).
+    """Return mean ``loss`` (cross-entropy in nats) and ``accuracy`` of one network over a whole set, exactly (no image dropped).
 
     Args:
       model: module of this package.
       variables: its variables, ``{"params": …, "batch_stats": …}``.
-      evaluation: ``images`` (n, h, w, c) uint8, ``labels`` (n,) integers from 0; or an ``EvaluationStream``.
+      evaluation: ``images`` (n, h, w, c) or (n, length, c) uint8, ``labels`` (n,) integers from 0; or an
+        ``EvaluationStream``.
       prepare: (None, raw images) → images as the network takes them; called without random keys.
+      loss: as ``Recipe.loss``: ``"cross_entropy"``, or ``"hinge"`` for networks of one output.
 
     Raises:
       TypeError, ValueError: an entry missing, of another shape or kind, or labels that are not the model's classes.
     """
     mesh = make_mesh(devices=jax.devices()[:1])
-    return evaluator(model, evaluation, prepare, mesh)(stack([variables], mesh))[0]
+    return evaluator(model, evaluation, prepare, mesh, loss)(stack([variables], mesh))[0]
 
 
 def evaluator(
-    model: nn.Module, evaluation: Mapping[str, Any] | EvaluationStream, prepare: Prepare, mesh: Mesh
+    model: nn.Module,
+    evaluation: Mapping[str, Any] | EvaluationStream,
+    prepare: Prepare,
+    mesh: Mesh,
+    loss: str = "cross_entropy",
 ) -> Callable[[PyTree], list[dict[str, float]]]:
     """Return a function from the stacked variables (seeds, …) to each seed's ``evaluate`` over the mesh."""
+    check_loss(loss, model)
     if isinstance(evaluation, Mapping):
         count, image, batches = _indexed(check_set("evaluation", evaluation, model), mesh)
-        step = _mapped(mesh, model, prepare, indexed_evaluate_step)
+        step = _mapped(mesh, model, prepare, indexed_evaluate_step, loss)
     else:
         count, image, batches = _streamed(evaluation, model, mesh)
-        step = _mapped(mesh, model, prepare, prepared_evaluate_step)
+        step = _mapped(mesh, model, prepare, prepared_evaluate_step, loss)
     try:  # now, rather than after an epoch of training
         jax.eval_shape(prepare, None, image)
     except Exception as error:
@@ -132,15 +144,18 @@ def _sizes(count: int, limit: int, mesh: Mesh) -> tuple[int, int]:
 def check_set(name: str, dataset: Mapping[str, Any], model: nn.Module) -> dict[str, jax.Array]:
     """Return the images and labels of a set as jax arrays after checking them."""
     arrays = {}
-    for entry, dims, kind in (("images", "n h w c", "real"), ("labels", "n", "integer")):
+    for entry, dims, kind in (("images", "...", "real"), ("labels", "n", "integer")):
         if entry not in dataset:
             checks.fail(name, "hold 'images' and 'labels'", f"it holds {', '.join(dataset) or 'nothing'}")
         arrays[entry] = checks.array(f"{name}[{entry!r}]", dataset[entry], dims, kind=kind, finite=True)
-    images, labels = len(arrays["images"]), len(arrays["labels"])
+    shape = tuple(arrays["images"].shape)
+    if len(shape) not in (3, 4):
+        checks.fail(f"{name}['images']", "have shape (n, h, w, c), or (n, length, c)", f"its shape is {shape}")
+    images, labels = shape[0], len(arrays["labels"])
     if images != labels:
         checks.fail(name, "have one label per image", f"there are {images} images and {labels} labels")
     low, high = int(arrays["labels"].min()), int(arrays["labels"].max())
-    classes = getattr(model, "num_classes", high + 1)
+    classes = _classes(model, high + 1)
     if low < 0 or high >= classes:
         given = f"they run from {low} to {high}"
         checks.fail(f"{name}['labels']", f"be classes of the model, 0 to {classes - 1}", given)
@@ -149,15 +164,29 @@ def check_set(name: str, dataset: Mapping[str, Any], model: nn.Module) -> dict[s
 
 def check_classes(name: str, stream: Any, model: nn.Module) -> None:
     """Refuse a stream of more classes than the model has."""
-    classes = getattr(model, "num_classes", stream.num_classes)
+    classes = _classes(model, stream.num_classes)
     if stream.num_classes > classes:
         checks.fail(name, f"have no more classes than the model, {classes}", f"it has {stream.num_classes}")
 
 
+def check_loss(loss: str, model: nn.Module) -> None:
+    """Refuse a loss that does not suit the number of the model's outputs."""
+    checks.option("loss", loss, ("cross_entropy", "hinge"))
+    outputs = getattr(model, "num_classes", None)
+    if outputs is not None and (outputs == 1) != (loss == "hinge"):
+        requirement = '"hinge" for networks of one output, and "cross_entropy" for others'
+        checks.fail("loss", f"be {requirement}", f"it is {loss!r}, for {outputs} output(s)")
+
+
+def _classes(model: nn.Module, default: int) -> int:
+    """Return the number of classes, which are two for a model of one output."""
+    return max(2, getattr(model, "num_classes", default))
+
+
 @functools.lru_cache(maxsize=16)
-def _mapped(mesh: Mesh, model: nn.Module, prepare: Prepare, evaluate_step: Callable[..., Any]) -> Any:
+def _mapped(mesh: Mesh, model: nn.Module, prepare: Prepare, evaluate_step: Callable[..., Any], loss: str) -> Any:
     def step(variables: PyTree, batch: Mapping[str, jax.Array], *, axis_name: str) -> dict[str, jax.Array]:
-        return evaluate_step((model, variables), batch, prepare=prepare, axis_name=axis_name)
+        return evaluate_step((model, variables), batch, prepare=prepare, loss=loss, axis_name=axis_name)
 
     layout = {**INDEXED, "order": P("data")} if evaluate_step is indexed_evaluate_step else SPLIT
     return pmapped(step, mesh, batch_layout=layout, donate=False)

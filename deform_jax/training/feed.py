@@ -66,7 +66,7 @@ class Feed(Protocol):
     """What ``fit`` needs of either: how many images, of what shape; the mapped step; and its batches."""
 
     count: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def step(self, prepare: Prepare) -> Callable[..., Any]:
         """Return the train step mapped over the mesh, for this feed's batches."""
@@ -108,8 +108,8 @@ class IndexedFeed:
     """Arrays that every device holds whole; a step is given indices into them, which the seed and epoch determine."""
 
     def __init__(self, dataset: Mapping[str, jax.Array], mesh: Mesh):
-        self.count, height, width, channels = dataset["images"].shape
-        self.image_shape = height, width, channels
+        self.count, *shape = dataset["images"].shape
+        self.image_shape = tuple(shape)
         self._dataset, self._mesh = dataset, mesh
 
     def step(self, prepare: Prepare) -> Callable[..., Any]:

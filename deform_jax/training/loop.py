@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from deform_jax import checks
 from deform_jax.training import resume
-from deform_jax.training.evaluation import EvaluationStream, evaluator
+from deform_jax.training.evaluation import EvaluationStream, check_loss, evaluator
 from deform_jax.training.feed import Feed, TrainStream, make_feed
 from deform_jax.training.mesh import check_batch, make_mesh, stack, unstack
 from deform_jax.training.progress import Progress
@@ -56,6 +56,7 @@ def fit(
     save_epochs: Sequence[int] = (),
     save_steps: Sequence[int] = (),
     checkpoint_steps: int | None = None,
+    checkpoint_epochs: int = 1,
     progress: bool | str = True,
 ) -> list[Run]:
     """Train one network per seed, side by side on the mesh, and return them in the order of ``seeds``.
@@ -74,7 +75,7 @@ def fit(
     Args:
       model: module whose ``apply(variables, images, train)`` returns (logits, taps), with a field ``axis_name``.
       recipe: optimiser settings.
-      train: ``images`` (n, h, w, c) uint8 and ``labels`` (n,) integers from 0, of which a copy is kept on every device;
+      train: ``images`` (n, h, w, c) or (n, length, c) uint8 and ``labels`` (n,) integers from 0, of which a copy is kept on every device;
         or a ``TrainStream``, such as ``data.ImageStream``, whose place is part of every resumable checkpoint.
       prepare: (per-image keys (n,), raw images) → images as the network takes them; compiled once for all that are
         equal and hash alike, so a frozen dataclass rather than a lambda.
@@ -86,28 +87,30 @@ def fit(
       mesh: from ``make_mesh``; by default ``len(seeds)`` devices side by side.
       save_epochs: epochs (1 … epochs) after which to keep the variables.
       save_steps: steps (1 … epochs × steps per epoch) after which to keep the variables.
-      checkpoint_steps: steps between resumable checkpoints besides the one after every epoch, or None.
+      checkpoint_steps: steps between resumable checkpoints besides those after epochs, or None.
+      checkpoint_epochs: epochs between resumable checkpoints, for very short ones; the last epoch has one too.
       progress: show a bar on stderr; a string is its label.
 
     Raises:
       ValueError, TypeError: impossible settings (each message says what to do).
       FloatingPointError: the loss became NaN or infinite; nothing is saved from then on.
     """
-    _check(recipe, seeds, folders, save_epochs, checkpoint_steps)
+    _check(recipe, seeds, folders, save_epochs, checkpoint_steps, checkpoint_epochs)
+    check_loss(recipe.loss, model)
     prepare_evaluation = prepare if prepare_evaluation is None else prepare_evaluation
     _check_prepare(prepare, prepare_evaluation)
     mesh = make_mesh(len(seeds)) if mesh is None else mesh
     feed = make_feed(train, model, mesh)
-    n, (h, w, c) = feed.count, feed.image_shape
+    n, shape = feed.count, feed.image_shape
     _check_layout(len(seeds), recipe.batch_size, n, mesh)
-    evaluate_all = _evaluator(model, evaluation, prepare_evaluation, mesh)
+    evaluate_all = _evaluator(model, evaluation, prepare_evaluation, mesh, recipe.loss)
     per_epoch = n // recipe.batch_size
     kept = {checks.integer("save_steps", one, minimum=1, maximum=recipe.epochs * per_epoch) for one in save_steps}
     paths = [pathlib.Path(f).absolute() for f in folders] if folders is not None else [None] * len(seeds)
-    settings = _settings(model, recipe, (n, h, w, c))
-    members = [Member(int(seed), path, settings, recipe.stop_accuracy) for seed, path in zip(seeds, paths, strict=True)]
+    settings = _settings(model, recipe, (n, *shape))
+    members = [Member(int(seed), path, settings, recipe) for seed, path in zip(seeds, paths, strict=True)]
     environment = resume.environment(mesh)
-    fresh = [create_state(model, recipe, jax.random.key(seed), (h, w, c), per_epoch) for seed in seeds]
+    fresh = [create_state(model, recipe, jax.random.key(seed), shape, per_epoch) for seed in seeds]
     restored = resume.restore(members, fresh, environment)
     for member, one in zip(members, fresh, strict=True):
         member.save_state("init", one, replace=restored is None)
@@ -140,7 +143,10 @@ def fit(
             if epoch + 1 in save_epochs:
                 _keep(members, state, f"epoch_{epoch + 1:04d}")
             bar.report([member.history[-1] for member in members])
-            _save(members, state, environment, feed)
+            bar.expect(_last_epoch(members, recipe.epochs) * per_epoch)
+            ended = epoch + 1 == recipe.epochs or all(member.ended is not None for member in members)
+            if ended or (epoch + 1) % checkpoint_epochs == 0:
+                _save(members, state, environment, feed)
     return _finish(members, state)
 
 
@@ -150,6 +156,7 @@ def _check(
     folders: Sequence[Any] | None,
     save_epochs: Sequence[int],
     checkpoint_steps: int | None,
+    checkpoint_epochs: int,
 ) -> None:
     if len(seeds) == 0 or len(set(seeds)) != len(seeds):
         checks.fail("seeds", "be one or more different integers", f"{tuple(seeds)} was given")
@@ -162,6 +169,7 @@ def _check(
         checks.integer("save_epochs", epoch, minimum=1, maximum=recipe.epochs)
     if checkpoint_steps is not None:
         checks.integer("checkpoint_steps", checkpoint_steps, minimum=1)
+    checks.integer("checkpoint_epochs", checkpoint_epochs, minimum=1)
 
 
 def _check_prepare(*functions: Any) -> None:
@@ -190,11 +198,15 @@ def _settings(model: nn.Module, recipe: Recipe, images: tuple[int, ...]) -> dict
 
 
 def _evaluator(
-    model: nn.Module, evaluation: Mapping[str, Any] | EvaluationStream | None, prepare: Prepare, mesh: Mesh
+    model: nn.Module,
+    evaluation: Mapping[str, Any] | EvaluationStream | None,
+    prepare: Prepare,
+    mesh: Mesh,
+    loss: str,
 ) -> Callable[[PyTree], list[dict[str, float]]]:
     if evaluation is None:
         return lambda variables: [{} for _ in range(mesh.shape["seed"])]
-    return evaluator(model, evaluation, prepare, mesh)
+    return evaluator(model, evaluation, prepare, mesh, loss)
 
 
 def _averages(members: Sequence[Member], state: State, epoch: int) -> list[dict[str, float]]:
@@ -216,11 +228,22 @@ def _averages(members: Sequence[Member], state: State, epoch: int) -> list[dict[
 def _close_epoch(
     members: Sequence[Member], state: State, rows: list[dict[str, float]], evaluations: list[dict]
 ) -> None:
-    for member, one, row, evaluation in zip(members, unstack(state), rows, evaluations, strict=True):
+    going = [member for member in members if member.ended is None]
+    for member, row, evaluation in zip(members, rows, evaluations, strict=True):
         if member.ended is None:
             member.history.append(row | {f"evaluation_{name}": value for name, value in evaluation.items()})
+    if not any(evaluations) and not any(member.done() for member in going):
+        return  # nothing to keep, and a copy of all arrays would take longer than a short epoch
+    for member, one in zip(members, unstack(state), strict=True):
+        if member.ended is None:
             member.save_best(one)
-            member.end_if_fitted(one)
+            if member.done():
+                member.end(one)
+
+
+def _last_epoch(members: Sequence[Member], epochs: int) -> int:
+    """Return the epoch after which all members are done, as far as is known."""
+    return max(min(epochs, member.last_epoch() or epochs) for member in members)
 
 
 def _keep(members: Sequence[Member], state: State, name: str) -> None:

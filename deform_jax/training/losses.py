@@ -1,5 +1,7 @@
 """Losses per example."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,6 +27,25 @@ def cross_entropy(
     return (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(logits, axis=-1).mean(axis=-1)
 
 
+def hinge(logits: Float[Array, "n 1"], labels: Integer[Array, "n"]) -> Float[Array, "n"]:
+    """Return max(0, 1 − y · output) per example, y = +1 for label 1 and −1 for label 0 (SI B.1); exactly 0 where fitted.
+
+    Args:
+      logits: (n, 1), the network's one output.
+      labels: (n,) integers, 0 or 1.
+    """
+    sign = 2 * labels.astype(jnp.float32) - 1
+    return jax.nn.relu(1 - sign * logits[:, 0].astype(jnp.float32))
+
+
+def of(name: str, logits: Float[Array, "n k"], labels: Integer[Array, "n"], smoothing: float = 0.0) -> Any:
+    """Return the named loss (``"cross_entropy"`` or ``"hinge"``) per example."""
+    return hinge(logits, labels) if name == "hinge" else cross_entropy(logits, labels, smoothing=smoothing)
+
+
 def correct(logits: Float[Array, "n k"], labels: Integer[Array, "n"]) -> Float[Array, "n"]:
-    """Return 1.0 where the largest logit is the label's, else 0.0."""
-    return (jax.lax.stop_gradient(logits).argmax(axis=-1) == labels).astype(jnp.float32)
+    """Return 1.0 where the largest logit is the label's, else 0.0; a single output is right by its sign, 0 never."""
+    logits = jax.lax.stop_gradient(logits)
+    if logits.shape[-1] == 1:
+        return ((2 * labels - 1) * logits[:, 0] > 0).astype(jnp.float32)
+    return (logits.argmax(axis=-1) == labels).astype(jnp.float32)

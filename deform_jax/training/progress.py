@@ -50,6 +50,12 @@ class Progress:
         self._bar.update(self._pending * self._images)
         self._pending, self._looked = 0, now
 
+    def expect(self, steps: int) -> None:
+        """Be told how many steps there will be, where that becomes known on the way."""
+        if self._bar is not None and self._bar.total != steps * self._images:
+            self._bar.total = steps * self._images
+            self._bar.refresh()
+
     def report(self, rows: list[dict[str, float]]) -> None:
         """Without a bar, print one line for a finished epoch: the mean of the seeds' rows."""
         if self._shown and self._bar is None:

@@ -30,6 +30,10 @@ class Recipe:
         its last epoch, or None. For tasks that are to be fitted, such as random labels; other seeds go on.
       label_smoothing: the part (0 to below 1) of each label's weight that is spread over all classes in the training
         loss; 0 leaves the labels as they are, as in both papers. Evaluation never smooths.
+      loss: ``"cross_entropy"``; or ``"hinge"``, for networks of one output and labels 0 and 1 (SI B.1, B.2).
+      stop_interpolation: a network is done after so many times the epochs after which the mean training loss of an
+        epoch first was exactly 0 (500 in SI B.2), or after ``epochs`` of them; None: after ``epochs``. With a hinge
+        loss; other seeds go on.
       method: ``"sgd"`` or ``"adam"`` (Kingma & Ba 2014, arXiv 1412.6980, β₂ = 0.999, ε = 1e-8). SI appendix B.1 trains
         fully connected networks by Adam at 0.1, a rate that suits the NTK parametrisation.
     """
@@ -44,6 +48,8 @@ class Recipe:
     stop_accuracy: float | None = None
     label_smoothing: float = 0.0
     method: str = "sgd"
+    loss: str = "cross_entropy"
+    stop_interpolation: int | None = None
 
     def __post_init__(self) -> None:
         checks.number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
@@ -58,6 +64,14 @@ class Recipe:
         checks.number("label_smoothing", self.label_smoothing, minimum=0)
         if self.label_smoothing >= 1:
             checks.fail("label_smoothing", "be below 1", f"{self.label_smoothing} was given")
+        checks.option("loss", self.loss, ("cross_entropy", "hinge"))
+        if self.loss == "hinge" and self.label_smoothing:
+            checks.fail("label_smoothing", "be 0 with a hinge loss", f"{self.label_smoothing} was given")
+        if self.stop_interpolation is not None:
+            checks.integer("stop_interpolation", self.stop_interpolation, minimum=1)
+            if self.loss != "hinge":
+                remedy = 'Use `loss="hinge"`, or `stop_accuracy`.'
+                checks.fail("stop_interpolation", "be None", f"cross-entropy is never exactly 0, for {self}", remedy)
         checks.option("method", self.method, ("sgd", "adam"))
         if self.method == "adam" and self.momentum >= 1:
             checks.fail("momentum", "be below 1 for Adam", f"{self.momentum} was given", "It is β₁; 0.9 is customary.")

@@ -27,17 +27,18 @@ class Member:
     repeats what followed its newest resumable step, finds the same arrays saved already, and replaces others.
     """
 
-    def __init__(
-        self, seed: int, folder: pathlib.Path | None, settings: dict[str, Any], stop_accuracy: float | None = None
-    ):
-        self.seed, self.folder, self.stop_accuracy = seed, folder, stop_accuracy
+    def __init__(self, seed: int, folder: pathlib.Path | None, settings: dict[str, Any], recipe: Recipe | None = None):
+        self.seed, self.folder = seed, folder
+        self._stop_accuracy = None if recipe is None else recipe.stop_accuracy
+        self._stop_interpolation = None if recipe is None else recipe.stop_interpolation
+        self._interpolated: int | None = None
         self.settings = {"seed": seed, **settings}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.feed: Any = None
         """The place in a stream at which the run was, None for arrays."""
         self.ended: State | None = None
-        """Where the run reached its training accuracy, if it did: other seeds of its group may still go on."""
+        """Where the run was done before its last epoch, if it was: other seeds of its group may still go on."""
 
     def save_state(self, name: str, state: State, *, replace: bool = True) -> None:
         """Keep the variables under ``states/name``; with ``replace``, in the place of other or damaged ones."""
@@ -59,11 +60,27 @@ class Member:
             self.best = {"accuracy": accuracy, "epoch": epoch}
             self.save_state(f"best/{epoch}", state)
 
-    def end_if_fitted(self, state: State) -> None:
-        """Mark the run as ended if its newest epoch reached the training accuracy to stop at, and keep its end."""
-        if self.stop_accuracy is not None and self.history and self.history[-1]["accuracy"] >= self.stop_accuracy:
-            self.ended = state
-            self.save_state("final", state)
+    def last_epoch(self) -> int | None:
+        """Return the epoch with which the run is done, if that is known before the recipe's last one is reached."""
+        if not self.history:
+            return None
+        if self._stop_accuracy is not None and self.history[-1]["accuracy"] >= self._stop_accuracy:
+            return int(self.history[-1]["epoch"])
+        if self._stop_interpolation is None:
+            return None
+        if self._interpolated is None:
+            self._interpolated = next((int(row["epoch"]) for row in self.history if row["loss"] == 0), None)
+        return None if self._interpolated is None else self._interpolated * self._stop_interpolation
+
+    def done(self) -> bool:
+        """Whether the newest epoch is the last one."""
+        last = self.last_epoch()
+        return last is not None and self.history[-1]["epoch"] >= last
+
+    def end(self, state: State) -> None:
+        """Mark the run as ended, and keep its end."""
+        self.ended = state
+        self.save_state("final", state)
 
     def held(self, state: State) -> State:
         """Return the state, or the one in which the run ended, with only the group's count of steps going on."""
@@ -148,7 +165,8 @@ def restore(members: Sequence[Member], fresh: Sequence[State], environment: dict
     _announce(found[0].manifest["environment"], environment)
     restored = [_restored(state, one) for state, one in zip(fresh, found, strict=True)]
     for member, one in zip(members, restored, strict=True):
-        member.end_if_fitted(one)
+        if member.done():
+            member.end(one)
     return restored
 
 

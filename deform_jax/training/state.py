@@ -45,7 +45,7 @@ def zero_totals() -> dict[str, jax.Array]:
 
 
 def create_state(
-    model: nn.Module, recipe: Recipe, key: RandomKey, image_shape: tuple[int, int, int], steps_per_epoch: int
+    model: nn.Module, recipe: Recipe, key: RandomKey, image_shape: tuple[int, ...], steps_per_epoch: int
 ) -> State:
     """Return the state before the first step, with freshly initialised variables.
 
@@ -53,14 +53,14 @@ def create_state(
       model: module with ``init(key, images, train=False)``.
       recipe: optimiser settings.
       key: the run's random key; the initial weights use ``fold_in(key, 2**31 - 1)``.
-      image_shape: (h, w, c).
+      image_shape: (h, w, c), or (length, c).
       steps_per_epoch: optimiser steps an epoch.
     """
     return _create(key, model, recipe, image_shape, steps_per_epoch)
 
 
 def _create_state(
-    key: RandomKey, model: nn.Module, recipe: Recipe, image_shape: tuple[int, int, int], steps_per_epoch: int
+    key: RandomKey, model: nn.Module, recipe: Recipe, image_shape: tuple[int, ...], steps_per_epoch: int
 ) -> State:
     variables = model.init(jax.random.fold_in(key, 2**31 - 1), jnp.zeros((1, *image_shape)), train=False)
     return State(

@@ -42,7 +42,7 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
             variables, batch["images"], train=True, mutable=["batch_stats"], rngs={"dropout": dropout}
         )
         smoothing = state.recipe.label_smoothing
-        loss = losses.cross_entropy(logits, batch["labels"], smoothing=smoothing).mean()
+        loss = losses.of(state.recipe.loss, logits, batch["labels"], smoothing).mean()
         accuracy = losses.correct(logits, batch["labels"]).mean()
         if axis_name is not None:
             loss, accuracy = jax.lax.pmean((loss, accuracy), axis_name)
@@ -111,7 +111,12 @@ def indexed_train_step(
 
 
 def prepared_evaluate_step(
-    network: tuple[nn.Module, PyTree], batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
+    network: tuple[nn.Module, PyTree],
+    batch: Mapping[str, Array],
+    *,
+    prepare: Prepare,
+    loss: str = "cross_entropy",
+    axis_name: str | None = None,
 ) -> Metrics:
     """Return the sums ``loss``, ``correct``, ``count`` over a batch; a label of −1 counts for nothing.
 
@@ -119,6 +124,7 @@ def prepared_evaluate_step(
       network: (model, variables), the model static.
       batch: as in ``prepared_train_step``.
       prepare: called with keys ``None``.
+      loss: as ``Recipe.loss``.
       axis_name: mapped axis over which the batch is split, or None.
     """
     model, variables = network
@@ -126,7 +132,7 @@ def prepared_evaluate_step(
     labels = jnp.maximum(batch["labels"], 0)
     logits, _ = model.apply(variables, prepare(None, batch["images"]), train=False)
     sums: dict[str, Float[Array, ""]] = {
-        "loss": (losses.cross_entropy(logits, labels) * valid).sum(),
+        "loss": (losses.of(loss, logits, labels) * valid).sum(),
         "correct": (losses.correct(logits, labels) * valid).sum(),
         "count": valid.sum(),
     }
@@ -134,10 +140,15 @@ def prepared_evaluate_step(
 
 
 def indexed_evaluate_step(
-    network: tuple[nn.Module, PyTree], batch: Mapping[str, Array], *, prepare: Prepare, axis_name: str | None = None
+    network: tuple[nn.Module, PyTree],
+    batch: Mapping[str, Array],
+    *,
+    prepare: Prepare,
+    loss: str = "cross_entropy",
+    axis_name: str | None = None,
 ) -> Metrics:
     """Gather a batch as ``indexed_train_step``, then ``prepared_evaluate_step``; an index of −1 counts for nothing."""
     order = jnp.maximum(batch["order"], 0)
     labels = jnp.where(batch["order"] >= 0, batch["labels"][order], -1)
     chosen = {"images": batch["images"][order], "labels": labels}
-    return prepared_evaluate_step(network, chosen, prepare=prepare, axis_name=axis_name)
+    return prepared_evaluate_step(network, chosen, prepare=prepare, loss=loss, axis_name=axis_name)

@@ -64,12 +64,13 @@ def train_or_load(
     options: cli.Options,
     *,
     keep_steps: bool = True,
+    checkpoint_epochs: int = 1,
 ) -> list[Trained]:
     """Return the trained networks of all seeds, training those that the folder does not hold yet.
 
     A run's folder is named by the hash of its settings; ``settings.json`` in it says what they were. Seeds train side
     by side where there are several devices, else one after another, and a killed run goes on where it was.
-    ``keep_steps`` keeps the states after 1, 2, 4, … steps too.
+    ``keep_steps`` keeps the states after 1, 2, 4, … steps too; ``checkpoint_epochs`` is for very short epochs.
     """
     identity = _Identity(settings) if downsampling is None else _Identity(settings, downsampling)
     label = settings.network if downsampling is None else f"{settings.network}-{downsampling}"
@@ -81,7 +82,8 @@ def train_or_load(
     missing = [seed for seed in seeds if seed not in found]
     # Where a training set is to be fitted, the test set waits for the end: it would take longer than the epochs.
     held_out = task.evaluation if task.validation is None else task.validation
-    evaluation = held_out if settings.recipe.stop_accuracy is None else None
+    to_fit = settings.recipe.stop_accuracy is not None or settings.recipe.stop_interpolation is not None
+    evaluation = None if to_fit else held_out
     while missing:
         mesh = _layout(len(missing), settings.recipe.batch_size, options.data_axis)
         group, missing = missing[: mesh.shape["seed"]], missing[mesh.shape["seed"] :]
@@ -97,6 +99,7 @@ def train_or_load(
             mesh=mesh,
             save_steps=log_spaced(settings.recipe, task.train_count) if keep_steps else (),
             checkpoint_steps=options.checkpoint_steps,
+            checkpoint_epochs=checkpoint_epochs,
             progress=f"{downsampling or settings.network}, seed {', '.join(map(str, group))}",
         )
         for seed in group:
@@ -180,4 +183,5 @@ def fitted(settings: Training, task: Task, downsampling: str | None, trained: Tr
 
 def _evaluate(settings: Training, task: Task, downsampling: str | None, trained: Trained, images: Any) -> float:
     model = build(settings, downsampling, task.num_classes)
-    return training.evaluate(model, trained.trained, images, prepare=task.prepare_clean)["accuracy"]
+    loss = settings.recipe.loss
+    return training.evaluate(model, trained.trained, images, prepare=task.prepare_clean, loss=loss)["accuracy"]

@@ -12,6 +12,7 @@ from deform_jax import data, training
 from experiments.common import cli
 
 STREAM = "stream:"
+PAIRS = "scale_detection"
 TASK_STREAM = 2**31 - 2
 """What tells the random numbers of a task from those of a network of the same seed."""
 BATCH_STATISTICS = 2**20
@@ -26,7 +27,10 @@ class Training:
 
     dataset: str = "cifar10"
     """Images: fashion_mnist_subset (shipped), fashion_mnist, mnist, cifar10, cifar100, tfds:NAME (a prepared TFDS set,
-    held in memory), or stream:NAME (a prepared TFDS set of photographs of any size, read from disk while training)."""
+    held in memory), stream:NAME (a prepared TFDS set of photographs of any size, read from disk while training), or
+    scale_detection (images of two active pixels, SI 3)."""
+    pairs: data.ScaleDetection = dataclasses.field(default_factory=data.ScaleDetection)
+    """scale_detection: which pairs of pixels are told apart; networks of one output learn it by the hinge loss."""
     image_size: int = 224
     """stream:NAME: pixels per side of the crops."""
     network: str = "block_vgg_cifar10"
@@ -39,7 +43,10 @@ class Training:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of convolutions and activations while training; parameters, batch norm and probes stay in float32."""
     train_images: int | None = None
-    """Use only the first so many training images (None: all). deformed_templates: images per epoch (None: 12,800)."""
+    """Use only the first so many training images (None: all). deformed_templates: images per epoch (None: 12,800).
+    scale_detection: pairs, half of them close, besides those held out."""
+    test_images: int | None = None
+    """scale_detection: test pairs, half of them close; None: all that are neither trained on nor held out."""
     augment: bool = True
     """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates. Streams always
     train on random resized crops and flips."""
@@ -66,15 +73,22 @@ class Task(NamedTuple):
 
     images: data.ImageSet | data.ImageStream
     prepare: Any
-    prepare_clean: data.Prepare
+    prepare_clean: Any
     """For validation, test and probe images: never augmented."""
     validation: dict[str, np.ndarray] | None = None
     """Images and labels held out of the training set."""
+    pairs: data.PairSplit | None = None
+    """scale_detection: the active pixels of the training and held-out, and of the test images."""
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
-        return self.images.num_classes
+        """Number of outputs: one per class, or a single one whose sign tells two apart."""
+        return self.images.num_classes if self.pairs is None else 1
+
+    @property
+    def noise(self) -> float:
+        """Expected norm of the noise on every image."""
+        return getattr(self.prepare_clean, "noise", 0.0)
 
     @property
     def train_count(self) -> int:
@@ -104,9 +118,7 @@ class Task(NamedTuple):
         if stream is not None:
             images, labels = stream.test_examples(count, seed=seed)
             return {"images": images, "labels": labels}
-        chosen: Any = np.arange(count)
-        if seed is not None:
-            chosen = jax.random.permutation(jax.random.split(jax.random.key(seed))[0], available)[:count]
+        chosen = choice(available, count, seed)
         return {name: np.asarray(array)[chosen] for name, array in self.evaluation.items()}
 
     def train_examples(self, count: int) -> np.ndarray:
@@ -123,9 +135,18 @@ class Task(NamedTuple):
         return self.prepare_clean(None, self.train_examples(max(32, BATCH_STATISTICS // (height * width))))
 
 
+def choice(available: int, count: int, seed: int | None) -> np.ndarray:
+    """Return the indices of examples: chosen at random, none twice, or the first ones."""
+    if seed is None:
+        return np.arange(count)
+    return np.asarray(jax.random.permutation(jax.random.split(jax.random.key(seed))[0], available)[:count])
+
+
 def load_task(settings: Training, options: cli.Options) -> Task:
     """Return the image set (cut to ``train_images``), changed as the task says, and how training and probes take it."""
     _check(settings)
+    if settings.dataset == PAIRS:
+        return _pixel_pairs(settings)
     if settings.dataset.startswith(STREAM):
         return _streamed(settings, options)
     images = data.load(settings.dataset, folder=options.data_folder)
@@ -155,7 +176,13 @@ def load_task(settings: Training, options: cli.Options) -> Task:
 def _check(settings: Training) -> None:
     if settings.selection == "best" and not settings.validation_images:
         sys.exit("error: --selection best takes held-out images: give --validation-images too, or --selection final.")
+    if (settings.dataset == PAIRS) != (settings.recipe.loss == "hinge"):
+        sys.exit("error: --loss hinge is for --dataset scale_detection, which takes no other loss.")
     plain = settings.task == "original" and not settings.dataset.startswith(STREAM)
+    if settings.dataset == PAIRS:
+        for name, given in (("augment", settings.augment), ("noise", settings.noise), ("task", not plain)):
+            if given:
+                sys.exit(f"error: --{name} does not go with --dataset scale_detection.")
     for name in ("noise", "validation_images"):
         value, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
         if value < 0:
@@ -176,6 +203,23 @@ def _streamed(settings: Training, options: cli.Options) -> Task:
         worker_count=options.workers,
     )
     return Task(images, data.IMAGENET_PREPARE, data.IMAGENET_PREPARE)
+
+
+def _pixel_pairs(settings: Training) -> Task:
+    """Return a scale-detection task: counts of active pixels, which ``ActivePixels`` scales."""
+    wanted = settings.pairs
+    key = jax.random.fold_in(jax.random.key(settings.task_seed), TASK_STREAM)
+    if settings.train_images is None:
+        sys.exit("error: --dataset scale_detection needs --train-images, the number of training pairs.")
+    train = settings.train_images + settings.validation_images
+    split = data.scale_detection(key, wanted, train=train, test=settings.test_images)
+    counts = [data.pair_images(wanted, split[i]) for i in (0, 2)]
+    images = data.ImageSet(PAIRS, counts[0], split.train_labels, counts[1], split.test_labels, 2)
+    validation = None
+    if settings.validation_images:
+        images, validation = data.validation_split(key, images, settings.validation_images)
+    prepare = data.ActivePixels(data.active_value(wanted))
+    return Task(images, prepare, prepare, validation, split)
 
 
 def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:

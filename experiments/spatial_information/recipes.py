@@ -106,7 +106,7 @@ PAPER = Networks()
 
 def train(networks: Networks, architecture: str, task: tasks.Task, options: cli.Options) -> list[runs.Trained]:
     """Return the networks of one architecture, one per seed, trained on the task or loaded."""
-    settings = networks.training_of(architecture, task.prepare_clean.noise)
+    settings = networks.training_of(architecture, task.noise)
     return runs.train_or_load(settings, task, None, networks.seeds_of(architecture), options, keep_steps=False)
 
 
@@ -119,7 +119,7 @@ def accuracy_rows(
     networks: Networks, task: tasks.Task, architecture: str, trained: Sequence[runs.Trained]
 ) -> list[dict[str, Any]]:
     """Return one row per network with its accuracies, and when it was selected."""
-    settings = networks.training_of(architecture, task.prepare_clean.noise)
+    settings = networks.training_of(architecture, task.noise)
     return [
         {
             "architecture": architecture,
@@ -127,7 +127,7 @@ def accuracy_rows(
             "noise_norm": settings.noise,
             "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(network.trained["params"])),
             "train_images": task.train_count,
-            "classes": task.num_classes,
+            "classes": task.images.num_classes,
             "epochs": int(network.history[-1]["epoch"]),
             "selected_epoch": selected_epoch(network, settings),
             "train_accuracy": network.history[-1]["accuracy"],
