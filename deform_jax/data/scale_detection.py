@@ -149,8 +149,8 @@ def balanced_split(
     each_train, each_test = train // len(classes), (test or 0) // len(classes)
     if each_train + each_test > sizes.min():
         asked = f"{train} was given" if test is None else f"{train} was given, and {test} as `test`"
-        most = f"{sizes.min() * len(classes)}, as the smallest class has {sizes.min()}"
-        checks.fail("train", f"{'plus `test` ' if test else ''}be at most {most}", asked)
+        most = f"{sizes.min() * len(classes)}{' together with `test`' if test else ''}"
+        checks.fail("train", f"be at most {most}, as the smallest class has {sizes.min()}", asked)
     if test is None and train == len(labels):
         checks.fail("train", "leave examples to test on", f"{train} was given of {len(labels)}")
     order = np.asarray(jax.random.permutation(key, len(labels)))
