@@ -20,7 +20,8 @@ from deform_jax.probes.homogeneous import (
     translation_sensitivity,
 )
 from deform_jax.probes.modes import laplacian_modes, laplacian_power, mean_filter, spatial_frequency
-from deform_jax.probes.noise import matched_noise
+from deform_jax.probes.noise import matched_noise, rectified_noise
+from deform_jax.probes.receptive_field import effective_receptive_field
 from deform_jax.probes.relative import RelativeSensitivity, relative_sensitivity, streamed_relative_sensitivity
 from deform_jax.probes.sensitivity import SensitivityParts, sensitivity, sensitivity_parts
 from deform_jax.probes.surgery import sharpen_filters, smooth_filters
@@ -40,6 +41,7 @@ __all__ = [
     "diffusion_constant",
     "diffusion_profile",
     "drift",
+    "effective_receptive_field",
     "euclidean_distance",
     "filter_statistics",
     "homogeneous_network",
@@ -51,6 +53,7 @@ __all__ = [
     "mean_channel",
     "mean_filter",
     "receptive_field_size",
+    "rectified_noise",
     "relative_sensitivity",
     "sensitivity",
     "sensitivity_parts",

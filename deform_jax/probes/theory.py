@@ -47,8 +47,7 @@ def homogeneous_network(
 
     Images have two active pixels at different sites. Such a network is linear on them, f_k(x) = P_k x, and D and G are
     2nd moments of images, displacements and noise seen through P_kᵀ P_k. It costs O(sites²) in time and memory for each
-    layer, whatever the number of pairs: a second for 28 × 28 pixels,
-    12 layers and SI's 275,408 pairs.
+    layer, whatever the number of pairs: a second for 28 × 28 pixels, 12 layers and SI's 275,408 pairs.
 
     Args:
       positions: (P, 2, d) sites of both active pixels, integers with 0 ≤ position < ``shape``.
