@@ -30,7 +30,7 @@ class _Represent:
 def represent(
     model: nn.Module, variables: PyTree, *, output: bool = False, precision: str | None = "highest"
 ) -> Partial:
-    """Return ``represent(images (n, h, w, c)) -> OrderedDict {tap: (n, …)}`` for a module of this package.
+    """Return ``represent(images (n, …, c)) -> OrderedDict {tap: (n, …)}`` for a module of this package.
 
     The variables are leaves of the returned ``jax.tree_util.Partial`` and the architecture is compared by value:
     probing several seeds, or a network before and after training, compiles once. The probe computes in float32 even if
@@ -61,12 +61,13 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -
     through the network at once; dropout is off.
 
     Raises:
-      TypeError, ValueError: not a Flax module, variables without ``params``, or images that are not ``(n, h, w, c)``
-        finite floats.
+      TypeError, ValueError: not a Flax module, variables without ``params``, or images that are not finite floats, and
+        ``(n, h, w, c)`` where there is a batch norm.
     """
     _check_variables(model, variables)
-    images = checks.array("images", images, "n h w c", finite=True)
-    if "batch_stats" not in variables:
+    normalised = variables.get("batch_stats")
+    images = checks.array("images", images, "n h w c" if normalised else "...", finite=True)
+    if not normalised:
         return variables
     return {**variables, "batch_stats": _batch_statistics(_unmapped(model), variables, images)}
 

@@ -1,4 +1,4 @@
-"""SI's simple CNNs for the scale-detection tasks: identical layers in the NTK parametrisation, in one or two dimensions."""
+"""SI's simple CNNs for the scale-detection tasks: identical layers, NTK parametrisation, one or two dimensions."""
 
 import math
 from collections import OrderedDict
@@ -33,7 +33,8 @@ class SimpleCNN(ZooNetwork):
       filter_size: F, pixels per side.
       stride: 1 or F, at every layer.
       channels: H, times ``width``.
-      activation: φ, ``"relu"``; or ``"linear"``, with which SI 4.2 expects G_k not to grow. The parameters are the same.
+      activation: φ, ``"relu"``; or ``"linear"``, with which SI 4.2 expects G_k not to grow. The parameters are the
+        same.
     """
 
     num_classes: int = 1
@@ -64,6 +65,7 @@ class SimpleCNN(ZooNetwork):
     def _check_images(self, images: Any) -> jax.Array:
         checks.integer("layers", self.layers, minimum=1, maximum=99)
         checks.integer("filter_size", self.filter_size, minimum=1)
+        checks.integer("stride", self.stride, minimum=1)
         checks.integer("channels", self.channels, minimum=1)
         checks.option("activation", self.activation, ("relu", "linear"))
         if self.stride not in (1, self.filter_size):

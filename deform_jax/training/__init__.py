@@ -4,7 +4,7 @@ from deform_jax.training.checkpoints import Checkpoint, CorruptCheckpointError, 
 from deform_jax.training.evaluation import EvaluationStream, evaluate
 from deform_jax.training.feed import TrainStream
 from deform_jax.training.loop import Run, fit
-from deform_jax.training.losses import cross_entropy
+from deform_jax.training.losses import cross_entropy, hinge
 from deform_jax.training.mesh import make_mesh, pmapped, replicate, stack, unstack
 from deform_jax.training.recipe import Recipe
 from deform_jax.training.state import State, create_state
@@ -23,6 +23,7 @@ __all__ = [
     "epoch_order",
     "evaluate",
     "fit",
+    "hinge",
     "indexed_train_step",
     "load",
     "load_newest",

@@ -55,7 +55,7 @@ def evaluate(
     prepare: Prepare,
     loss: str = "cross_entropy",
 ) -> dict[str, float]:
-    """Return mean ``loss`` (cross-entropy in nats) and ``accuracy`` of one network over a whole set, exactly (no image dropped).
+    """Return mean ``loss`` (cross-entropy in nats) and ``accuracy`` of one network over a whole set: every image once.
 
     Args:
       model: module of this package.
@@ -159,6 +159,7 @@ def check_set(name: str, dataset: Mapping[str, Any], model: nn.Module) -> dict[s
     if low < 0 or high >= classes:
         given = f"they run from {low} to {high}"
         checks.fail(f"{name}['labels']", f"be classes of the model, 0 to {classes - 1}", given)
+    arrays["labels"] = arrays["labels"].astype(np.int32)  # of unsigned ones, −1 could not mark what fills a batch up
     return arrays
 
 

@@ -1,8 +1,6 @@
 """Training to the end, checkpointed so that a killed run goes on to the same bits."""
 
 import contextlib
-import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -16,9 +14,10 @@ from jax.sharding import Mesh
 
 from deform_jax import checks
 from deform_jax.training import resume
+from deform_jax.training.arguments import check_layout, check_prepare, check_run, run_settings
 from deform_jax.training.evaluation import EvaluationStream, check_loss, evaluator
 from deform_jax.training.feed import Feed, TrainStream, make_feed
-from deform_jax.training.mesh import check_batch, make_mesh, stack, unstack
+from deform_jax.training.mesh import make_mesh, stack, unstack
 from deform_jax.training.progress import Progress
 from deform_jax.training.recipe import Recipe
 from deform_jax.training.resume import Member
@@ -75,8 +74,9 @@ def fit(
     Args:
       model: module whose ``apply(variables, images, train)`` returns (logits, taps), with a field ``axis_name``.
       recipe: optimiser settings.
-      train: ``images`` (n, h, w, c) or (n, length, c) uint8 and ``labels`` (n,) integers from 0, of which a copy is kept on every device;
-        or a ``TrainStream``, such as ``data.ImageStream``, whose place is part of every resumable checkpoint.
+      train: ``images`` (n, h, w, c) or (n, length, c) uint8 and ``labels`` (n,) integers from 0, of which a copy is
+        kept on every device; or a ``TrainStream``, such as ``data.ImageStream``, whose place is part of every resumable
+        checkpoint.
       prepare: (per-image keys (n,), raw images) → images as the network takes them; compiled once for all that are
         equal and hash alike, so a frozen dataclass rather than a lambda.
       seeds: as many as the mesh's ``seed`` axis is long.
@@ -95,19 +95,19 @@ def fit(
       ValueError, TypeError: impossible settings (each message says what to do).
       FloatingPointError: the loss became NaN or infinite; nothing is saved from then on.
     """
-    _check(recipe, seeds, folders, save_epochs, checkpoint_steps, checkpoint_epochs)
+    check_run(recipe, seeds, folders, save_epochs, checkpoint_steps, checkpoint_epochs)
     check_loss(recipe.loss, model)
     prepare_evaluation = prepare if prepare_evaluation is None else prepare_evaluation
-    _check_prepare(prepare, prepare_evaluation)
+    check_prepare(prepare, prepare_evaluation)
     mesh = make_mesh(len(seeds)) if mesh is None else mesh
     feed = make_feed(train, model, mesh)
     n, shape = feed.count, feed.image_shape
-    _check_layout(len(seeds), recipe.batch_size, n, mesh)
+    check_layout(len(seeds), recipe.batch_size, n, mesh)
     evaluate_all = _evaluator(model, evaluation, prepare_evaluation, mesh, recipe.loss)
     per_epoch = n // recipe.batch_size
     kept = {checks.integer("save_steps", one, minimum=1, maximum=recipe.epochs * per_epoch) for one in save_steps}
     paths = [pathlib.Path(f).absolute() for f in folders] if folders is not None else [None] * len(seeds)
-    settings = _settings(model, recipe, (n, *shape))
+    settings = run_settings(model, recipe, (n, *shape))
     members = [Member(int(seed), path, settings, recipe) for seed, path in zip(seeds, paths, strict=True)]
     environment = resume.environment(mesh)
     fresh = [create_state(model, recipe, jax.random.key(seed), shape, per_epoch) for seed in seeds]
@@ -150,53 +150,6 @@ def fit(
     return _finish(members, state)
 
 
-def _check(
-    recipe: Recipe,
-    seeds: Sequence[int],
-    folders: Sequence[Any] | None,
-    save_epochs: Sequence[int],
-    checkpoint_steps: int | None,
-    checkpoint_epochs: int,
-) -> None:
-    if len(seeds) == 0 or len(set(seeds)) != len(seeds):
-        checks.fail("seeds", "be one or more different integers", f"{tuple(seeds)} was given")
-    for seed in seeds:
-        checks.integer("seeds", seed, minimum=0, maximum=2**31 - 1)
-    if folders is not None and len({pathlib.Path(folder).absolute() for folder in folders}) != len(seeds):
-        given = f"{len(folders)} were given" if len(folders) != len(seeds) else "two are the same"
-        checks.fail("folders", f"be a different one per seed, {len(seeds)}", given)
-    for epoch in save_epochs:
-        checks.integer("save_epochs", epoch, minimum=1, maximum=recipe.epochs)
-    if checkpoint_steps is not None:
-        checks.integer("checkpoint_steps", checkpoint_steps, minimum=1)
-    checks.integer("checkpoint_epochs", checkpoint_epochs, minimum=1)
-
-
-def _check_prepare(*functions: Any) -> None:
-    for name, function in zip(("prepare", "prepare_evaluation"), functions, strict=True):
-        if not callable(function) or getattr(function, "__hash__", None) is None:
-            remedy = "Use a function, or a frozen dataclass with __call__."
-            checks.fail(name, "be callable and hashable", f"{function!r} was given", remedy, error=TypeError)
-
-
-def _check_layout(seeds: int, batch_size: int, count: int, mesh: Mesh) -> None:
-    if seeds != mesh.shape["seed"]:
-        requirement = f"be as many as the mesh's seed axis is long, {mesh.shape['seed']}"
-        checks.fail("seeds", requirement, f"{seeds} were given")
-    if batch_size > count:
-        checks.fail("batch_size", f"be at most the {count} training images", f"{batch_size} was given")
-    check_batch(batch_size, mesh)
-
-
-def _settings(model: nn.Module, recipe: Recipe, images: tuple[int, ...]) -> dict[str, Any]:
-    """What must not change between the parts of a run, as JSON gives it back; values it cannot write by type only."""
-    fields = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name", "axis_name")]
-    settings = {"model": type(model).__name__, "images": images}
-    settings |= {f"model.{field}": getattr(model, field) for field in fields}
-    settings |= {f"recipe.{field}": value for field, value in dataclasses.asdict(recipe).items()}
-    return json.loads(json.dumps(settings, default=lambda value: type(value).__name__))
-
-
 def _evaluator(
     model: nn.Module,
     evaluation: Mapping[str, Any] | EvaluationStream | None,
@@ -231,7 +184,7 @@ def _close_epoch(
     going = [member for member in members if member.ended is None]
     for member, row, evaluation in zip(members, rows, evaluations, strict=True):
         if member.ended is None:
-            member.history.append(row | {f"evaluation_{name}": value for name, value in evaluation.items()})
+            member.add(row | {f"evaluation_{name}": value for name, value in evaluation.items()})
     if not any(evaluations) and not any(member.done() for member in going):
         return  # nothing to keep, and a copy of all arrays would take longer than a short epoch
     for member, one in zip(members, unstack(state), strict=True):

@@ -28,12 +28,17 @@ def cross_entropy(
 
 
 def hinge(logits: Float[Array, "n 1"], labels: Integer[Array, "n"]) -> Float[Array, "n"]:
-    """Return max(0, 1 − y · output) per example, y = +1 for label 1 and −1 for label 0 (SI B.1); exactly 0 where fitted.
+    """Return max(0, 1 − y · output) per example, y = +1 for label 1 and −1 for 0; exactly 0 where fitted (SI B.1).
 
     Args:
       logits: (n, 1), the network's one output.
       labels: (n,) integers, 0 or 1.
+
+    Raises:
+      ValueError: more than one output.
     """
+    if logits.shape[1:] != (1,):
+        checks.fail("logits", "have shape (n, 1) for a hinge loss", f"its shape is {tuple(logits.shape)}")
     sign = 2 * labels.astype(jnp.float32) - 1
     return jax.nn.relu(1 - sign * logits[:, 0].astype(jnp.float32))
 
@@ -47,5 +52,6 @@ def correct(logits: Float[Array, "n k"], labels: Integer[Array, "n"]) -> Float[A
     """Return 1.0 where the largest logit is the label's, else 0.0; a single output is right by its sign, 0 never."""
     logits = jax.lax.stop_gradient(logits)
     if logits.shape[-1] == 1:
-        return ((2 * labels - 1) * logits[:, 0] > 0).astype(jnp.float32)
+        sign = jnp.where(labels > 0, 1, -1)  # labels may be unsigned
+        return (sign * logits[:, 0] > 0).astype(jnp.float32)
     return (logits.argmax(axis=-1) == labels).astype(jnp.float32)

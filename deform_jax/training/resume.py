@@ -32,6 +32,7 @@ class Member:
         self._stop_accuracy = None if recipe is None else recipe.stop_accuracy
         self._stop_interpolation = None if recipe is None else recipe.stop_interpolation
         self._interpolated: int | None = None
+        """The first epoch whose mean training loss was exactly 0."""
         self.settings = {"seed": seed, **settings}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
@@ -60,17 +61,21 @@ class Member:
             self.best = {"accuracy": accuracy, "epoch": epoch}
             self.save_state(f"best/{epoch}", state)
 
+    def add(self, row: dict[str, float]) -> None:
+        """Append an epoch to the history."""
+        self.history.append(row)
+        if self._interpolated is None and row["loss"] == 0:  # each row is looked at once: there can be a million
+            self._interpolated = int(row["epoch"])
+
     def last_epoch(self) -> int | None:
         """Return the epoch with which the run is done, if that is known before the recipe's last one is reached."""
         if not self.history:
             return None
         if self._stop_accuracy is not None and self.history[-1]["accuracy"] >= self._stop_accuracy:
             return int(self.history[-1]["epoch"])
-        if self._stop_interpolation is None:
+        if self._stop_interpolation is None or self._interpolated is None:
             return None
-        if self._interpolated is None:
-            self._interpolated = next((int(row["epoch"]) for row in self.history if row["loss"] == 0), None)
-        return None if self._interpolated is None else self._interpolated * self._stop_interpolation
+        return self._interpolated * self._stop_interpolation
 
     def done(self) -> bool:
         """Whether the newest epoch is the last one."""
@@ -114,8 +119,10 @@ class Member:
 
     def begin(self, step: int, record: dict[str, Any]) -> None:
         """Take up the records of ``step`` and remove what was saved after it."""
-        self.history, self.best = record.get("history", []), record.get("best", {})
-        self.feed = record.get("feed")
+        self.history, self._interpolated = [], None
+        for row in record.get("history", []):
+            self.add(row)
+        self.best, self.feed = record.get("best", {}), record.get("feed")
         if self.folder is not None:
             for path in checkpoints.steps(self.folder / "resume"):
                 if int(path.name) > step:

@@ -50,10 +50,9 @@ def build(settings: Training, downsampling: str | None, num_classes: int) -> Any
 
 
 def initial(model: Any, seed: int, shape: Sequence[int]) -> Any:
-    """Return the variables that training with this seed starts from, for images of that shape (h, w, c)."""
-    height, width, channels = shape
+    """Return the variables that training with this seed starts from, for images (h, w, c) or (length, c)."""
     recipe = training.Recipe()
-    return training.create_state(model, recipe, jax.random.key(seed), (height, width, channels), 1).variables
+    return training.create_state(model, recipe, jax.random.key(seed), tuple(shape), 1).variables
 
 
 def train_or_load(

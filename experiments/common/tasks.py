@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import sys
 from typing import Any, Literal, NamedTuple
 
@@ -131,8 +132,8 @@ class Task(NamedTuple):
 
     def statistics_examples(self) -> jax.Array:
         """Return prepared training images for batch norm's statistics: 1024 of 32 × 32 pixels, fewer of larger ones."""
-        height, width, _ = self.train_examples(1).shape[1:]
-        return self.prepare_clean(None, self.train_examples(max(32, BATCH_STATISTICS // (height * width))))
+        pixels = math.prod(self.train_examples(1).shape[1:-1])
+        return self.prepare_clean(None, self.train_examples(max(32, BATCH_STATISTICS // pixels)))
 
 
 def choice(available: int, count: int, seed: int | None) -> np.ndarray:

@@ -209,7 +209,13 @@ NEGATIVE = np.where(np.arange(20) == 3, -1, GOOD["labels"])
             {"train": {**GOOD, "labels": GOOD["labels"][:9]}},
             "`train` must have one label per image, .* 20 images and",
         ),
-        ({"train": {**GOOD, "images": GOOD["images"][0]}}, r"`train\['images'\]` must have shape \(n, h, w, c\)"),
+        ({"train": {**GOOD, "images": GOOD["images"][0]}}, "`train` must have one label per image, .* 8 images and 20"),
+        (
+            {"train": {**GOOD, "images": GOOD["images"][0, 0]}},
+            r"`train\['images'\]` must have shape \(n, h, w, c\), or \(n, length, c\), but its shape is \(8, 1\)",
+        ),
+        ({"train": {**GOOD, "images": GOOD["images"][..., 0]}}, r"`images` must have shape \(n, h, w, c\)"),
+        ({"checkpoint_epochs": 0}, "`checkpoint_epochs` must be an integer ≥ 1, but 0 was given"),
         ({"train": {**GOOD, "labels": np.ones(20)}}, r"`train\['labels'\]` must hold integer numbers"),
         (
             {"train": {**GOOD, "labels": NEGATIVE}},

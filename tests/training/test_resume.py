@@ -251,7 +251,7 @@ def test_a_run_from_before_settings_were_kept_goes_on(uninterrupted, halfway):
     assert_same_runs(fit_pair(halfway), uninterrupted[2])
 
 
-@pytest.mark.parametrize("name", ["method", "label_smoothing"])
+@pytest.mark.parametrize("name", ["method", "label_smoothing", "loss"])
 def test_a_run_from_before_the_recipe_had_a_field_had_its_default(tmp_path, name):
     known = {f"recipe.{field}": value for field, value in dataclasses.asdict(training.Recipe()).items()}
     value = known.pop(f"recipe.{name}")
