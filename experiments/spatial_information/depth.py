@@ -13,17 +13,23 @@ from experiments.spatial_information import measures, recipes
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Which networks, shuffled how often, measured how."""
+class Shuffled:
+    """Which networks, shuffled how often."""
 
     networks: recipes.Networks = dataclasses.field(default_factory=recipes.Networks)
     shuffles: int = 5
     """Random permutations of every convolution's input channels; curves are means over them."""
-    probe: measures.Probe = dataclasses.field(default_factory=measures.Probe)
 
     def __post_init__(self) -> None:
         if self.shuffles < 1:
             raise ValueError(f"--shuffles must be at least 1; {self.shuffles} given.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Shuffled):
+    """Which networks, shuffled how often, measured how."""
+
+    probe: measures.Probe = dataclasses.field(default_factory=measures.Probe)
 
 
 def scales(architectures: Sequence[str], smoke: Sequence[str]) -> dict[str, Settings]:
@@ -36,23 +42,29 @@ def scales(architectures: Sequence[str], smoke: Sequence[str]) -> dict[str, Sett
 
 
 def measure(command: cli.Command[Settings]) -> results.Tables:
+    """Train or load the networks; return the rows of ``layers``, and accuracies."""
+    task = recipes.load_task(command.settings.networks, command.options)
+    sample = measures.perturbed(command.settings.probe, task)
+    return layers(command.settings, command.settings.probe, task, sample, command.options)
+
+
+def layers(
+    wanted: Shuffled, probe: measures.Sample, task: tasks.Task, sample: measures.Perturbed, options: cli.Options
+) -> results.Tables:
     """Train or load the networks; return one row per (architecture, seed, state, shuffle, layer), and accuracies.
 
     ``shuffled`` is 0 for whole networks and 1 for shuffled ones.
     """
-    wanted = command.settings
-    task = recipes.load_task(wanted.networks, command.options)
-    sample = measures.perturbed(wanted.probe, task)
     rows, accuracies = [], []
     for architecture in wanted.networks.architectures:
-        trained = recipes.train(wanted.networks, architecture, task, command.options)
+        trained = recipes.train(wanted.networks, architecture, task, options)
         accuracies += recipes.accuracy_rows(wanted.networks, task, architecture, trained)
         model = runs.build(wanted.networks.training_of(architecture), None, task.num_classes)
         for network in trained:
             head = {"architecture": architecture, "seed": network.seed}
             initial = measures.represent_init(model, network.init, sample.images)
-            rows += measures.rows(initial, sample, {**head, "state": "init"} | WHOLE, chunk=wanted.probe.chunk)
-            rows += trained_rows(model, network.trained, sample, wanted, {**head, "state": "trained"})
+            rows += measures.rows(initial, sample, {**head, "state": "init"} | WHOLE, chunk=probe.chunk)
+            rows += trained_rows(model, network.trained, sample, wanted.shuffles, probe, {**head, "state": "trained"})
     return {"table": rows, "accuracy": accuracies}
 
 
@@ -60,25 +72,26 @@ WHOLE = {"shuffled": 0, "shuffle": 0}
 
 
 def trained_rows(
-    model: Any, variables: Any, sample: measures.Perturbed, wanted: Settings, head: dict[str, Any]
+    model: Any, variables: Any, sample: measures.Perturbed, count: int, probe: measures.Sample, head: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the rows of a trained network and of its shuffled versions."""
-    chunk = wanted.probe.chunk
-    rows = measures.rows(measures.represent_trained(model, variables), sample, head | WHOLE, chunk=chunk)
+    """Return the rows of a trained network and of its versions shuffled in ``count`` ways."""
+    rows = measures.rows(measures.represent_trained(model, variables), sample, head | WHOLE, chunk=probe.chunk)
     seed = head.get("seed", 0)
-    for i, shuffled in enumerate(measures.shuffles(variables, wanted.probe.probe_seed + seed, wanted.shuffles)):
+    for i, shuffled in enumerate(measures.shuffles(variables, probe.probe_seed + seed, count)):
         represent = measures.represent_trained(model, shuffled)
-        rows += measures.rows(represent, sample, {**head, "shuffled": 1, "shuffle": i}, chunk=chunk)
+        rows += measures.rows(represent, sample, {**head, "shuffled": 1, "shuffle": i}, chunk=probe.chunk)
     return rows
 
 
-def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
-    """Return, for each architecture, R of the last convolution over the input's, and how much shuffling raises it."""
+def summarise(rows: Sequence[tables.Row], column: str = "R") -> list[dict[str, Any]]:
+    """Return, for each architecture, R (or another measure) of the last convolution over the input's, and how much
+    shuffling raises it.
+    """
     table = []
     for architecture in tables.unique(rows, "architecture"):
         chosen = [row for row in rows if row["architecture"] == architecture and row["kind"] in measures.LAYERED]
-        values = statistics.grouped(chosen, "R", ("architecture", "state", "shuffled"))
-        before = [row["R"] for row in rows if row["architecture"] == architecture and row["layer"] == "input"]
+        values = statistics.grouped(chosen, column, ("architecture", "state", "shuffled"))
+        before = [row[column] for row in rows if row["architecture"] == architecture and row["layer"] == "input"]
 
         def statistic(values: statistics.Values, before: float = float(np.mean(before))) -> dict[str, float]:
             curves = {key[1:]: np.log(array).mean(axis=0) for key, array in values.items()}
@@ -94,7 +107,7 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
     return table
 
 
-def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
+def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row], column: str = "R") -> str:
     """Return the summary as a table."""
     names = tables.unique(summary, "statistic")
     lines = []
@@ -102,7 +115,7 @@ def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
         found = {row["statistic"]: row for row in tables.select(summary, architecture=architecture)}
         cells = [f"{found[n]['value']:.3f} ({found[n]['low']:.3f} to {found[n]['high']:.3f})" for n in names]
         lines.append([recipes.LABELS[architecture], *cells])
-    header = ["relative sensitivity", *(name.replace("_", " ") for name in names)]
+    header = [f"{column}_k", *(name.replace("_", " ") for name in names)]
     return f"Over convolutions or blocks; geometric means over seeds\n{tables.render(header, lines)}"
 
 
@@ -136,6 +149,6 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str, 
     print("figure:", plots.save(figure, command.results, stem, stamp))
 
 
-def tail(settings: Settings) -> str:
+def tail(settings: Shuffled) -> str:
     """Return what the stamp says of bands and shuffles."""
     return f", bands (whole networks) ± 2 sd over seeds, {settings.shuffles} shuffle(s) each"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deform_jax import data
 from experiments.common import cli, plots, results, runs, statistics, tables, tasks
 from experiments.spatial_information import measures, recipes
 
@@ -70,25 +71,46 @@ ZOO_SCALES = {
 
 
 def measure(command: cli.Command[Settings]) -> results.Tables:
-    """Train or load every network; return one row per (noise, architecture, seed, state, measure), and accuracies.
-
-    ``learned`` is 0 for networks that stayed at chance: they are in the table, but in no figure or correlation.
-    """
-    rows, accuracies = [], []
+    """Train or load every network; return one row per (noise, architecture, seed, state, measure), and accuracies."""
+    found: results.Tables = {"table": [], "accuracy": []}
     for noise in command.settings.noise_norms:
         networks = command.settings.networks_at(noise)
         task = recipes.load_task(networks, command.options, noise)
         sample = measures.perturbed(command.settings.probe, task)
-        for architecture in networks.architectures:
-            trained = recipes.train(networks, architecture, task, command.options)
-            model = runs.build(networks.training_of(architecture), None, task.num_classes)
-            found = recipes.accuracy_rows(networks, task, architecture, trained)
-            accuracies += found
-            for network, accuracy in zip(trained, found, strict=True):
-                head = {"noise_norm": noise, "architecture": architecture, "seed": network.seed}
-                head["learned"] = int(recipes.learned(accuracy))
-                rows += _rows(model, network, sample, 1 - accuracy["test_accuracy"], head, command.settings.probe.chunk)
+        for name, rows in zoo(networks, task, sample, command.options, chunk=command.settings.probe.chunk).items():
+            found[name] += rows
+    return found
+
+
+def zoo(
+    networks: recipes.Networks,
+    task: tasks.Task,
+    sample: measures.Perturbed,
+    options: cli.Options,
+    *,
+    chunk: int | None,
+) -> results.Tables:
+    """Train or load every network; return one row per (architecture, seed, state, measure), and accuracies.
+
+    ``learned`` is 0 for networks that stayed at chance: they are in the table, but in no figure or correlation. An
+    error is at least that of half a test image, since its logarithm is wanted (ours).
+    """
+    rows, accuracies, least = [], [], 0.5 / _test_count(task)
+    for architecture in networks.architectures:
+        trained = recipes.train(networks, architecture, task, options)
+        model = runs.build(networks.training_of(architecture), None, task.num_classes)
+        found = recipes.accuracy_rows(networks, task, architecture, trained)
+        accuracies += found
+        for network, accuracy in zip(trained, found, strict=True):
+            head = {"noise_norm": task.noise, "architecture": architecture, "seed": network.seed}
+            head["learned"] = int(recipes.learned(accuracy))
+            rows += _rows(model, network, sample, max(least, 1 - accuracy["test_accuracy"]), head, chunk)
     return {"table": rows, "accuracy": accuracies}
+
+
+def _test_count(task: tasks.Task) -> int:
+    images = task.images
+    return images.test_count if isinstance(images, data.ImageStream) else len(images.test_labels)
 
 
 def _rows(
@@ -131,9 +153,11 @@ def correlation(values: statistics.Values, measure: str, state: str = "trained")
       state: of the network on which X is measured; errors are those after training.
     """
     names = dict.fromkeys(key[0] for key in values)
+    if len(names) < 3:
+        return math.nan
     pairs = [(_log_mean(values[name, "trained", "error"]), _log_mean(values[name, state, measure])) for name in names]
     x, y = np.asarray(pairs).T
-    if len(names) < 3 or x.std() == 0 or y.std() == 0:
+    if x.std() == 0 or y.std() == 0:
         return math.nan
     return float(np.corrcoef(x, y)[0, 1])
 
@@ -186,6 +210,18 @@ def scatter(axes: Any, rows: Sequence[tables.Row], noise: float, measure: str) -
     plots.plain_log_ticks(axes)
 
 
+def line_of_panels(
+    axes: Sequence[Any], rows: Sequence[tables.Row], summary: Sequence[tables.Row], noise: float, *, labels: bool = True
+) -> None:
+    """Draw ``scatter`` for D, G and R side by side, the correlations above."""
+    for panel, (name, label) in zip(axes, MEASURES.items(), strict=True):
+        scatter(panel, rows, noise, name)
+        (row,) = tables.select(summary, noise_norm=noise, statistic=name, state="trained")
+        panel.set_title(rf"$\rho$ = {row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})")
+        if labels:
+            panel.set_xlabel(f"sensitivity to {label}" if name != "R" else f"{label}")
+
+
 def legend(axes: Any, rows: Sequence[tables.Row], **keywords: Any) -> None:
     """Explain the markers of ``scatter``; numbers beside them are depths."""
     for colour, marker, label in dict.fromkeys(family(name) for name in tables.unique(rows, "architecture")):
@@ -199,6 +235,15 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     logs = np.log(values)
     spread = logs.std(ddof=1) if len(logs) > 1 else 0.0
     return float(np.exp(logs.mean() - spread)), float(np.exp(logs.mean() + spread))
+
+
+def listing(rows: Sequence[tables.Row]) -> str:
+    """Return errors and sensitivities of the networks that were trained without noise, as a table."""
+    columns = ("error", "D", "G", "R", "R_median")
+    values = {name: points(rows, 0.0, name) for name in columns}
+    lines = [[recipes.LABELS[name], *(f"{values[c][name]:.4g}" for c in columns)] for name in values["error"]]
+    table = tables.render(["architecture", "test error", *columns[1:]], lines)
+    return f"Geometric means over seeds\n{table}"
 
 
 def describe(summary: Sequence[tables.Row], noise: float = 0.0, state: str = "trained") -> str:

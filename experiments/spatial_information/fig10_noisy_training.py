@@ -14,12 +14,7 @@ def plot(command: cli.Command[errors.Settings], rows: Sequence[tables.Row], summ
     noises = tables.unique(rows, "noise_norm")
     figure, axes = plots.panel_grid(len(noises), len(errors.MEASURES), width=2.9, height=2.3, sharey="row")
     for line, noise in zip(axes, noises, strict=True):
-        for panel, (name, label) in zip(line, errors.MEASURES.items(), strict=True):
-            errors.scatter(panel, rows, noise, name)
-            (row,) = tables.select(summary, noise_norm=noise, statistic=name, state="trained")
-            panel.set_title(rf"$\rho$ = {row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})")
-            if line is axes[-1]:
-                panel.set_xlabel(f"sensitivity to {label}" if name != "R" else f"{label}")
+        errors.line_of_panels(line, rows, summary, noise, labels=line is axes[-1])
         line[0].set_ylabel(f"noise of norm {noise:g}\n" + r"test error, $\epsilon$")
     errors.legend(axes[0][0], rows)
     stamp = recipes.stamp(command.options.scale, command.settings.networks, stamp_tail(command.settings))

@@ -36,12 +36,8 @@ def measure(command: cli.Command[errors.Settings]) -> results.Tables:
 
 def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> str:
     """Return the zoo's errors and sensitivities, and how they are correlated."""
-    columns = ("error", "D", "G", "R", "R_median")
-    values = {name: errors.points(rows, 0.0, name) for name in columns}
-    lines = [[recipes.LABELS[name], *(f"{values[c][name]:.4g}" for c in columns)] for name in values["error"]]
-    table = tables.render(["architecture", "test error", *columns[1:]], lines)
     before = errors.describe(summary, state="init")
-    return f"Geometric means over seeds\n{table}\n\n{errors.describe(summary)}\nat initialisation: {before}"
+    return f"{errors.listing(rows)}\n\n{errors.describe(summary)}\nat initialisation: {before}"
 
 
 def plot(command: cli.Command[errors.Settings], rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> None:

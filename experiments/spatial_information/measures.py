@@ -6,13 +6,13 @@ import re
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from deform_jax import models, probes, warps
+from deform_jax import data, models, probes, warps
 from deform_jax.typing import PyTree, Represent
 from experiments.common import tasks
 
@@ -26,15 +26,11 @@ LAYERED = ("convolution", "block")
 
 
 @dataclasses.dataclass(frozen=True)
-class Probe:
-    """How sensitivities are measured (SI Eq. 1)."""
+class Sample:
+    """Which images sensitivities are measured on."""
 
     probe_images: int = 500
     """Test images; every one is deformed once, and the same for all networks that are compared."""
-    displacement: float = 1.0
-    """Typical displacement of a pixel δ, in pixels, which sets the temperature of the deformations."""
-    cutoff: int = 3
-    """Cutoff c of the deformations' modes: their highest frequency, in half periods per image."""
     probe_seed: int = 0
     """Seed of images, deformations and noise."""
     chunk: int | None = None
@@ -45,6 +41,19 @@ class Probe:
             raise ValueError(f"--probe-images must be at least 2; {self.probe_images} given.")
         if self.chunk is not None and self.chunk < 1:
             raise ValueError(f"--chunk must be at least 1, or None; {self.chunk} given.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe(Sample):
+    """How sensitivities are measured (SI Eq. 1)."""
+
+    displacement: float = 1.0
+    """Typical displacement of a pixel δ, in pixels, which sets the temperature of the deformations."""
+    cutoff: int = 3
+    """Cutoff c of the deformations' modes: their highest frequency, in half periods per image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.perturb  # its own checks, before anything is trained
 
     @property
@@ -53,8 +62,29 @@ class Probe:
         return warps.random_max_entropy(displacement=self.displacement, cutoff=self.cutoff)
 
 
+@dataclasses.dataclass(frozen=True)
+class PixelProbe(Sample):
+    """How sensitivities are measured on pairs of active pixels: each pixel is displaced on its own (SI 3)."""
+
+    law: Literal["neighbourhood", "cross", "step"] = "neighbourhood"
+    """Equally likely moves of a pixel: to the 3 x 3 pixels around and including it; to its 4 neighbours or staying
+    (cross); to its 4 neighbours (step)."""
+    boundary: Literal["clamp", "periodic"] = "clamp"
+    """A pixel that leaves the image goes to the nearest one inside, or comes in at the other side."""
+    collisions: Literal["superpose", "collapse"] = "superpose"
+    """Two pixels at one place add up, or make one pixel (the released code)."""
+    keep_patch: bool = False
+    """Patch tasks: undo moves that leave a pixel's patch (an option of the released code)."""
+
+
 SMOKE = Probe(probe_images=32)
 PAPER = Probe(chunk=125)
+PIXELS: Mapping[str, PixelProbe] = {
+    "smoke": PixelProbe(probe_images=32),
+    "demo": PixelProbe(),
+    "paper": PixelProbe(chunk=125),
+}
+"""On scale detection, at each scale."""
 
 
 class Perturbed(NamedTuple):
@@ -77,11 +107,39 @@ def perturbed(probe: Probe, task: tasks.Task) -> Perturbed:
     return perturb(probe, task.prepare_clean(None, found["images"]))
 
 
+def displaced(probe: PixelProbe, task: tasks.Task, pairs: data.ScaleDetection) -> Perturbed:
+    """Return test images of pairs of active pixels, with displaced pixels, and with noise as large as that changes."""
+    if task.pairs is None:
+        sys.exit("error: active pixels are displaced on --dataset scale_detection, not on other images.")
+    if probe.keep_patch and pairs.task != "patch":
+        sys.exit("error: --keep-patch is for --pairs.task patch.")
+    images = task.test_examples(probe.probe_images, seed=probe.probe_seed)["images"]
+    chosen = tasks.choice(len(task.pairs.test_labels), probe.probe_images, probe.probe_seed)
+    move_key, noise_key = _keys(probe)
+    moved = data.displace_pixels(
+        move_key,
+        task.pairs.test_positions[chosen],
+        pairs.shape,
+        law=probe.law,
+        boundary=probe.boundary,
+        patch=int(pairs.scale) if probe.keep_patch else None,
+    )
+    drawing = {"value": data.active_value(pairs), "collisions": probe.collisions, "pad": pairs.pad}
+    deformed = data.render_pixels(moved, pairs.shape, **drawing)
+    clean = task.prepare_clean(None, images)
+    return Perturbed(clean, deformed, probes.matched_noise(noise_key, clean, deformed))
+
+
 def perturb(probe: Probe, images: jax.Array) -> Perturbed:
     """Return standardised images with their deformed and noisy versions."""
-    warp_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(probe.probe_seed), 1))
+    warp_key, noise_key = _keys(probe)
     deformed = jax.jit(jax.vmap(probe.perturb))(jax.random.split(warp_key, len(images)), images)
     return Perturbed(images, deformed, probes.matched_noise(noise_key, images, deformed))
+
+
+def _keys(probe: Sample) -> jax.Array:
+    """Return the keys of deformations and of noise."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(probe.probe_seed), 1))
 
 
 def represent_init(model: Any, variables: PyTree, images: jax.Array) -> Represent:

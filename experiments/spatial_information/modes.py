@@ -1,9 +1,10 @@
 """Powers of the kernels' Laplacian modes, before and after training: what Figs 4, 12, 13 and 14 share."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -24,12 +25,16 @@ class Settings:
             raise ValueError(f"--size must be at least 2; {self.size} given.")
 
 
-def scales(architectures: Sequence[str], smoke: str, smoke_size: int = 3) -> dict[str, Settings]:
+def scales(
+    architectures: Sequence[str],
+    smoke: str,
+    smoke_size: int = 3,
+    zoo: Mapping[str, recipes.Networks] = recipes.NATURAL_IMAGES,
+) -> dict[str, Settings]:
     """Return the settings of each scale for a figure of those architectures; ``smoke`` is the one of the tests."""
     return {
-        "smoke": Settings(recipes.only(recipes.SMOKE, (smoke,)), smoke_size),
-        "demo": Settings(recipes.only(recipes.DEMO, architectures)),
-        "paper": Settings(recipes.only(recipes.PAPER, architectures)),
+        "smoke": Settings(recipes.only(zoo["smoke"], (smoke,)), smoke_size),
+        **{scale: Settings(recipes.only(zoo[scale], architectures)) for scale in ("demo", "paper")},
     }
 
 
@@ -92,6 +97,22 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str) 
     """Draw every layer's modes, with the stamp."""
     stamp = recipes.stamp(command.options.scale, command.settings.networks, ", bands (trained) ± 2 sd over seeds")
     print("figure:", plots.save(draw(rows), command.results, stem, stamp))
+
+
+def plot_frequencies(command: cli.Command[Settings], rows: Sequence[tables.Row], stem: str) -> None:
+    """Draw the aggregate against relative depth, initialisation dotted; networks without batch norm left."""
+    names = tables.unique(rows, "architecture")
+    groups = [[n for n in names if not n.endswith("_bn")], [n for n in names if n.endswith("_bn")]]
+    groups = [group for group in groups if group]
+    figure, axes = plots.panels(len(groups), sharey=True)
+    for panel, group in zip(axes, groups, strict=True):
+        for colour, name in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(group))), group, strict=True):
+            frequency_line(panel, tables.select(rows, architecture=name), colour)
+        frequency_axes(panel)
+    for panel in axes[1:]:
+        panel.set_ylabel("")
+    stamp = recipes.stamp(command.options.scale, command.settings.networks, ", bands (trained) ± 2 sd over seeds")
+    print("figure:", plots.save(figure, command.results, stem, stamp))
 
 
 def frequency_line(panel: Any, rows: Sequence[tables.Row], colour: Any) -> None:

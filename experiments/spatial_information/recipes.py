@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deform_jax import models, training
+from deform_jax import data, models, training
 from experiments.common import cli, runs, tasks
 from experiments.common.tasks import Training
 
@@ -102,6 +102,50 @@ DEMO = Networks(
 """Not SI's in size, length, learning rate and initial weights: with SI's, VGGs without batch norm do not begin to learn
 within these few hundred steps."""
 PAPER = Networks()
+NATURAL_IMAGES: Mapping[str, Networks] = {"smoke": SMOKE, "demo": DEMO, "paper": PAPER}
+
+PIXEL_PAIRS = Training(
+    dataset=tasks.PAIRS,
+    pairs=data.ScaleDetection(shape=(28, 28), scale=14, gap=2, pad=2),
+    train_images=1_024,
+    test_images=50_000,
+    validation_images=1_024,
+    selection="best",
+    augment=False,
+    recipe=training.Recipe(learning_rate=0.05, epochs=250, loss="hinge"),
+)
+"""Task 1 in two dimensions (SI 3, B.1, Fig. 8); the numbers of test and of held-out pairs are ours."""
+SCALE_DETECTION: Mapping[str, Networks] = {
+    "smoke": Networks(
+        architectures=("fc_l2", "lenet", "vgg11"),
+        seeds=2,
+        full_width=FULLY_CONNECTED,
+        training=dataclasses.replace(
+            PIXEL_PAIRS,
+            width=1 / 16,
+            train_images=256,
+            test_images=256,
+            validation_images=64,
+            initial_gain=HE,
+            recipe=training.Recipe(learning_rate=0.005, epochs=2, batch_size=16, loss="hinge"),
+        ),
+    ),
+    "demo": Networks(
+        seeds=2,
+        slow_seeds=1,
+        full_width=(*FULLY_CONNECTED, "lenet"),
+        training=dataclasses.replace(
+            PIXEL_PAIRS,
+            width=1 / 8,
+            test_images=2_000,
+            validation_images=512,
+            initial_gain=HE,
+            recipe=training.Recipe(learning_rate=0.005, epochs=12, batch_size=32, warmup_epochs=1, loss="hinge"),
+        ),
+    ),
+    "paper": Networks(seeds=10, training=PIXEL_PAIRS),
+}
+"""The zoo on scale detection."""
 
 
 def train(networks: Networks, architecture: str, task: tasks.Task, options: cli.Options) -> list[runs.Trained]:
@@ -140,8 +184,9 @@ def accuracy_rows(
 
 
 def learned(accuracy: Mapping[str, Any]) -> bool:
-    """Whether a network has learned at all: half as good again as chance on the test images (ours)."""
-    return accuracy["test_accuracy"] > 1.5 / accuracy["classes"]
+    """Whether a network has learned at all (ours): on the test images, half as good again as chance, or 5 % better."""
+    chance = 1 / accuracy["classes"]
+    return accuracy["test_accuracy"] > chance + min(chance / 2, 0.05)
 
 
 def selected_epoch(network: runs.Trained, settings: Training) -> int:
