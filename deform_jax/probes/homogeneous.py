@@ -67,7 +67,7 @@ def translation_sensitivity(
 
     Source: SI Eq. 4.
     """
-    shape = check_shape((length,))
+    shape = (checks.integer("length", length, minimum=2),)
     check_layers(shape, filter_size, stride, layers)
     steps = grams(shape, filter_size, stride, layers)
     return np.array([2 - 2 * np.trace(np.roll(gram, -1, 0)) / np.trace(gram) for gram in steps])

@@ -330,7 +330,11 @@ def network(**changes):
         (lambda: probes.asymptotic_exponents(strided=2), TypeError, r"`strided` must be True or False"),
         (lambda: probes.asymptotic_exponents(strided=True, ndim=0), ValueError, r"`ndim` must be an integer ≥ 1"),
         (lambda: probes.receptive_field_size(3, stride=2, layers=1), ValueError, r"`stride` must be 1 or"),
-        (lambda: probes.translation_sensitivity(1, filter_size=3, layers=1), ValueError, r"`shape` must be"),
+        (
+            lambda: probes.translation_sensitivity(1, filter_size=3, layers=1),
+            ValueError,
+            r"`length` must be an integer ≥ 2",
+        ),
         (
             lambda: probes.homogeneous_representations(-np.ones(8), filter_size=3, stride=1, layers=1),
             ValueError,
