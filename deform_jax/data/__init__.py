@@ -2,8 +2,17 @@
 
 from deform_jax.data.active_pixels import ActivePixels, displace_pixels, pixel_displacements, render_pixels
 from deform_jax.data.augment import random_crop_flip
+from deform_jax.data.combinatorial import FeatureSplit, combinatorial_images, combinatorial_split
 from deform_jax.data.corruptions import additive_noise, random_images, random_labels
 from deform_jax.data.deformed_templates import DeformedTemplates, choose_templates, deformed_templates
+from deform_jax.data.features import (
+    Combinatorial,
+    combination_held_out,
+    combination_label,
+    displace_features,
+    feature_vocabulary,
+    render_features,
+)
 from deform_jax.data.imagenet import IMAGENET_PREPARE, ImageStream, stream
 from deform_jax.data.images import ImageSet, load, pad_images
 from deform_jax.data.prepare import Prepare
@@ -22,7 +31,9 @@ from deform_jax.data.splits import validation_split
 __all__ = [
     "IMAGENET_PREPARE",
     "ActivePixels",
+    "Combinatorial",
     "DeformedTemplates",
+    "FeatureSplit",
     "ImageSet",
     "ImageStream",
     "PairSplit",
@@ -33,8 +44,14 @@ __all__ = [
     "additive_noise",
     "balanced_split",
     "choose_templates",
+    "combination_held_out",
+    "combination_label",
+    "combinatorial_images",
+    "combinatorial_split",
     "deformed_templates",
+    "displace_features",
     "displace_pixels",
+    "feature_vocabulary",
     "load",
     "pad_images",
     "pair_images",
@@ -43,6 +60,7 @@ __all__ = [
     "random_crop_flip",
     "random_images",
     "random_labels",
+    "render_features",
     "render_pixels",
     "scale_detection",
     "stream",
