@@ -184,6 +184,10 @@ def _check(settings: Training) -> None:
         for name, given in (("augment", settings.augment), ("noise", settings.noise), ("task", not plain)):
             if given:
                 sys.exit(f"error: --{name} does not go with --dataset scale_detection.")
+        if settings.train_images is None or settings.train_images < 1:
+            sys.exit("error: --dataset scale_detection needs --train-images, the number of training pairs.")
+    elif settings.test_images is not None:
+        sys.exit("error: --test-images is for --dataset scale_detection; elsewhere all test images are.")
     for name in ("noise", "validation_images"):
         value, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
         if value < 0:
@@ -210,9 +214,7 @@ def _pixel_pairs(settings: Training) -> Task:
     """Return a scale-detection task: counts of active pixels, which ``ActivePixels`` scales."""
     wanted = settings.pairs
     key = jax.random.fold_in(jax.random.key(settings.task_seed), TASK_STREAM)
-    if settings.train_images is None:
-        sys.exit("error: --dataset scale_detection needs --train-images, the number of training pairs.")
-    train = settings.train_images + settings.validation_images
+    train = (settings.train_images or 0) + settings.validation_images
     split = data.scale_detection(key, wanted, train=train, test=settings.test_images)
     counts = [data.pair_images(wanted, split[i]) for i in (0, 2)]
     images = data.ImageSet(PAIRS, counts[0], split.train_labels, counts[1], split.test_labels, 2)
