@@ -34,8 +34,8 @@ def summarise(rows: Sequence[tables.Row], theory: Sequence[tables.Row]) -> list[
             }
             widths = np.asarray([row["A"] for row in exact])
             laws = {
-                "exact": _slope(widths, [row[column] for row in exact]),
-                "asymptotic": _slope(widths, [row[f"{column}_asymptotic"] for row in exact]),
+                "exact": slope(widths, [row[column] for row in exact]),
+                "asymptotic": slope(widths, [row[f"{column}_asymptotic"] for row in exact]),
             }
             found = statistics.bootstrap(lambda one, c=column, w=widths: slopes(one, c, w), values)
             table += [{"task": task, "measure": column, "layers": last, **row, **laws} for row in found]
@@ -51,10 +51,10 @@ def slopes(values: statistics.Values, column: str, widths: np.ndarray) -> dict[s
     trained = values["trained", "A"].mean(axis=0)
     axes = {"init": widths, "trained": trained, "mean_channel": trained}
     means = {state: np.exp(np.log(values[state, column]).mean(axis=0)) for state in STATES}
-    return {state: _slope(axes[state][: len(mean)], mean) for state, mean in means.items()}
+    return {state: slope(axes[state][: len(mean)], mean) for state, mean in means.items()}
 
 
-def _slope(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
+def slope(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Return the slope over the first part of the network; nan where some layer of it is dead."""
     widths, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
     alive = np.isfinite(widths) & np.isfinite(values) & (values > 0)
@@ -71,8 +71,8 @@ def panel(axes: Any, rows: Sequence[tables.Row], theory: Sequence[tables.Row], c
         plots.band(axes, x, values, geometric=True, shaded=state != "mean_channel", **look)
     axes.plot(exact, [row[column] for row in theory], color="#D55E00", label="homogeneous, exact")
     law = [row[f"{column}_asymptotic"] for row in theory]
-    slope = _slope(exact, law)
-    axes.plot(exact, law, color="black", linestyle="--", label=rf"asymptotic, $A_k^{{{slope:+.0f}}}$")
+    exponent = slope(exact, law)
+    axes.plot(exact, law, color="black", linestyle="--", label=rf"asymptotic, $A_k^{{{exponent:+.0f}}}$")
     axes.set_xscale("log")
     axes.set_yscale("log")
     plots.plain_log_ticks(axes)

@@ -124,7 +124,7 @@ def plot(command: cli.Command[simple.Settings], compared: Sequence[tables.Row], 
         for place, colour in zip(places, plots.shades(len(places)), strict=True):
             found = tables.select(own, place=place)
             x = np.asarray([row["layer_index"] for row in found]) + (place - (len(places) - 1) / 2) * 0.2
-            name = f"place {place + 1:g} of $F$ = {len(places)}"
+            name = f"place {place + 1:g} of the filter"
             bars = np.nan_to_num([row["scaled"] / row["mean"] * row["sd"] for row in found])
             panel.errorbar(
                 x, [row["scaled"] for row in found], 2 * bars, color=colour, marker="o", ls="none", label=name
@@ -135,7 +135,8 @@ def plot(command: cli.Command[simple.Settings], compared: Sequence[tables.Row], 
         panel.set_title(simple.CASES[task].label)
         panel.set_xlabel("layer $k$")
         panel.set_xticks(tables.unique(own, "layer_index"))
-        panel.legend(fontsize=7)
+    longest = max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1]))
+    figure.legend(*longest.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     axes[0].set_ylabel(r"mean weight × $\sqrt{H/1000}$")
     stamp = simple_measures.stamp(command, accuracy) + ", bars ± 2 sd over seeds; layer 1 is in the table"
     print("figure:", plots.save(figure, command.results, "tables_1_2_mean_filters", stamp))
