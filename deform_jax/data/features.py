@@ -85,14 +85,11 @@ class Combinatorial:
         most = len(_constellations(self.blobs))
         checks.integer("vocabulary", self.vocabulary, minimum=self.num_classes * (1 + self.disjoint), maximum=most)
         if self.vocabulary % self.num_classes:
-            requirement = (
-                f"be a multiple of `num_classes`, {self.num_classes}, so that no feature alone tells the class"
-            )
+            requirement = f"be a multiple of `num_classes`, {self.num_classes}, for no feature alone to tell the class"
             checks.fail("vocabulary", requirement, f"{self.vocabulary} was given")
-        if self.reach + self.jitter > self.size / self.grid / 2:
-            requirement = (
-                f"keep features, which reach {self.reach:g} px, in cells of ± {self.size / self.grid / 2:g} px"
-            )
+        half = self.size / self.grid / 2
+        if self.reach + self.jitter > half:
+            requirement = f"keep features, which reach {self.reach:g} px, in their cells of ± {half:g} px"
             remedy = "Lower `jitter`, `spacing`, `width` or `grid`, or enlarge `size`."
             checks.fail("jitter", requirement, f"{self.jitter:g} was given", remedy)
 
