@@ -72,8 +72,8 @@ def test_axes_are_combined_by_their_mean_variance():
     )
 
 
-def width(weights, value=1.0):
-    return probes.effective_receptive_field(Partial(network, weights, layers=2), (16,), value=value)["conv2"]
+def widths(weights, value):
+    return probes.effective_receptive_field(Partial(network, weights, layers=2), (16,), value=value)
 
 
 WEIGHTS = np.float32([[0.2, 0.5, 0.1], [0.4, 0.2, 0.7]])
@@ -86,9 +86,12 @@ def exact(weights):
 
 def test_vmap_over_networks_and_gradients():
     expected = [exact(np.float64(weights)) for weights in WEIGHTS]
-    found, gradients = jax.jit(jax.vmap(jax.value_and_grad(width)))(WEIGHTS)
+    found, gradients = jax.jit(jax.vmap(jax.value_and_grad(lambda w: widths(w, 1.0)["conv2"])))(WEIGHTS)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_allclose(width(WEIGHTS[0], 3.0), expected[0], rtol=1e-5)
+    # of the value it does not depend, at the input either, whose variance 0 has no square root's gradient
+    total, slope = jax.value_and_grad(lambda value: sum(widths(WEIGHTS[0], value).values()))(3.0)
+    np.testing.assert_allclose(total, expected[0] * (1 + np.sqrt(0.5)), rtol=1e-5)
+    np.testing.assert_allclose(slope, 0, atol=1e-5)
     step = 1e-6 * np.eye(3)
     slopes = [[(exact(w + e) - exact(w - e)) / 2e-6 for e in step] for w in np.float64(WEIGHTS)]
     np.testing.assert_allclose(gradients, slopes, atol=1e-4)
