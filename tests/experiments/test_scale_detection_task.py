@@ -149,5 +149,5 @@ def test_impossible_numbers_of_pairs_are_refused(changes, message):
 
 
 def test_more_test_images_than_there_are_are_refused():
-    with pytest.raises(SystemExit, match="error: 21 test images are wanted in all, which exceed the 20 test images."):
+    with pytest.raises(SystemExit, match="error: 21 test images are wanted in all, which exceed the 20 test images"):
         load(test_images=20).test_examples(21)
