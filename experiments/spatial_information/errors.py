@@ -174,12 +174,14 @@ def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
         chosen = tables.select(rows, noise_norm=noise, learned=1)
         values = statistics.grouped(chosen, "value", ("architecture", "state", "measure"))
         for state in ("trained", "init"):
-            found = statistics.bootstrap(
-                lambda one, state=state: {name: correlation(one, name, state) for name in names},
-                values,
-                over="groups",
-                correlations=True,
-            )
+            found = [dict.fromkeys(("value", "low", "high"), math.nan) | {"statistic": name} for name in names]
+            if chosen:
+                found = statistics.bootstrap(
+                    lambda one, state=state: {name: correlation(one, name, state) for name in names},
+                    values,
+                    over="groups",
+                    correlations=True,
+                )
             head = {"noise_norm": noise, "state": state, "architectures": len(tables.unique(chosen, "architecture"))}
             table += [{**head, **row} for row in found]
     return table

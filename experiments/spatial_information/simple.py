@@ -143,7 +143,7 @@ class Settings:
 SIMPLE_SCALES = {
     "smoke": Settings(
         Networks(channels=16, seeds_1=2, seeds_2=2, train_2=32, interpolations=1, epochs_1=4, epochs_2=2),
-        Probe(shuffles=1),
+        Probe(share=0.03, shuffles=1),
     ),
     "demo": Settings(Networks(channels=100, seeds_2=3), Probe(share=1.0, draws=4, shuffles=3)),
     "paper": Settings(),

@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
 def sample(probe: Probe, task: str) -> Sample:
     """Return the images that all networks of a task are probed with."""
-    wanted, laws = CASES[task].pairs, {"law": "step", "boundary": "periodic"}
+    wanted = CASES[task].pairs
     pairs = data.pixel_pairs(wanted)
     choice, *keys = jax.random.split(jax.random.key(probe.probe_seed), 1 + probe.draws)
     smallest = int(np.bincount(pairs.labels).min())
@@ -43,7 +43,7 @@ def sample(probe: Probe, task: str) -> Sample:
     displaced, noisy = [], []
     for key in keys:
         move, noise = jax.random.split(key)
-        moved = data.displace_pixels(move, positions, wanted.shape, **laws)
+        moved = data.displace_pixels(move, positions, wanted.shape, law="step", boundary="periodic")
         displaced.append(data.render_pixels(moved, wanted.shape, value=value))
         noisy.append(probes.rectified_noise(noise, images, displaced[-1], rectified=probe.rectified))
     return Sample(positions, images, displaced, noisy)
@@ -146,7 +146,7 @@ def accuracy_row(settings: Training, loaded: Task, trained: runs.Trained, task: 
         "to_the_end": int(interpolated is not None and last["epoch"] >= factor * interpolated),
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
-        "test_pairs": len(loaded.images.test_labels),
+        "test_pairs": len(loaded.evaluation["labels"]),
         "test_error": 1 - accuracy,
         "images_per_second": last["images_per_second"],
     }
