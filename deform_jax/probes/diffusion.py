@@ -28,7 +28,7 @@ def asymptotic_exponents(*, strided: bool, ndim: int = 1) -> Exponents:
     ============  ====  ====  ========
 
     They hold for noise that is rectified, 1 ≪ A_k and A_k well below the image and the scale of the task. SI's own
-    sizes are far from that: of 12 layers with F = 3 on 32 pixels the slopes of D and G against A_k are −1.6 and 1.0.
+    sizes are far from that: of 12 layers with F = 3 on 32 pixels the slopes of D and G against A_k are −1.65 and 0.95.
     :func:`homogeneous_network` has the exact curves.
 
     Args:
