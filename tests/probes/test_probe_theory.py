@@ -83,7 +83,7 @@ DEFAULTS = {
     "noise_variance": None,
 }
 CASES = [
-    ((48,), {"filter_size": 5, "stride": 1, "layers": 5, "displacements": STEP, "value": 4.0}),
+    ((64,), {"filter_size": 5, "stride": 1, "layers": 5, "displacements": STEP, "value": 4.0}),
     (
         (20,),
         {"filter_size": 4, "stride": 1, "layers": 3, "displacements": [[-2], [1]], "boundary": "clamp"}
@@ -112,7 +112,7 @@ def test_equals_enumeration(shape, options):
     rng = np.random.default_rng(0)
     sites = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), 1)
     pairs = np.array(list(itertools.combinations(range(len(sites)), 2)))
-    pairs = pairs[rng.random(len(pairs)) < 0.4]
+    pairs = pairs[rng.random(len(pairs)) < 0.2]
     pairs = np.where(rng.random((len(pairs), 1)) < 0.5, pairs, pairs[:, ::-1])  # which is first does not matter
     weights = rng.random(len(pairs))
     theory = probes.homogeneous_network(sites[pairs], 3 * weights, shape, **options)
