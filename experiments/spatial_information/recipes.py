@@ -186,8 +186,8 @@ def accuracy_rows(
 def learned(accuracy: Mapping[str, Any]) -> bool:
     """Whether a network has learned at all (ours): half as good again as chance, on the test images.
 
-    Of two classes, on the training images: fully connected networks fit the pairs of scale detection and tell hardly any
-    others apart, which is a result, not a training that failed to begin.
+    Of two classes, on the training images: fully connected networks fit the pairs of scale detection and tell hardly
+    any others apart, which is a result, not a training that failed to begin.
     """
     measured = "train_accuracy" if accuracy["classes"] == 2 else "test_accuracy"
     return accuracy[measured] > 1.5 / accuracy["classes"]
