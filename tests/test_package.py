@@ -116,6 +116,8 @@ def test_readme_s_python_runs(capsys):
     assert list(namespace["relative"].ratio) == [*namespace["sensitivity"], "output"]
     assert all(value.shape == (9,) for value in namespace["power"].values())
     assert list(namespace["moved"]) == ["input", "layers_0", "layers_2", "output"]
+    assert round(namespace["theory"].noise[-1], 4) == 2.9570
+    assert list(namespace["widths"]) == ["input", *(f"conv{k:02d}" for k in range(1, 13))]
 
 
 @pytest.mark.parametrize(
