@@ -11,7 +11,6 @@ import training_toys as toys
 
 from deform_jax import data, models, training
 from deform_jax.training import losses
-from deform_jax.training.progress import Progress
 
 MODEL = models.SimpleCNN(layers=2, channels=8)
 RECIPE = training.Recipe(
@@ -28,7 +27,7 @@ STEPS = 2
 """Steps an epoch."""
 SEEDS = (0, 2)
 """Two that fit the task in different epochs."""
-INTERVAL = 4
+INTERVAL = 5
 """Epochs between resumable checkpoints."""
 
 
@@ -167,11 +166,10 @@ def test_the_recipe_s_epochs_come_first(alone, finished):
 def test_checkpoints_are_kept_every_few_epochs_and_at_the_end(finished):
     """The newest two; the last one where the group ended, which both seeds have."""
     last = max(len(run.history) for run in finished[1])
+    assert last % INTERVAL
     for seed in SEEDS:
         names = {path.name for path in (finished[0] / str(seed) / "resume").iterdir()}
-        multiple = last // INTERVAL * INTERVAL
-        before = multiple if multiple < last else multiple - INTERVAL
-        assert names == {str(before * STEPS), str(last * STEPS)}
+        assert names == {str(last // INTERVAL * INTERVAL * STEPS), str(last * STEPS)}
 
 
 class Killed(Exception):
@@ -180,7 +178,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("epoch", [3, 6, 17], ids=["before any checkpoint", "between two", "one seed at its end"])
 def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, epoch):
-    """From the newest multiple of four epochs; the epochs of each seed's end are known again from its history."""
+    """From the newest multiple of five epochs; the epochs of each seed's end are known again from its history."""
     assert min(len(run.history) for run in finished[1]) < 17 < max(len(run.history) for run in finished[1])
     close, calls = training.loop._close_epoch, itertools.count(1)
 
@@ -217,13 +215,14 @@ def test_another_multiple_is_another_run(finished):
         fit_pair(finished[0], recipe=dataclasses.replace(RECIPE, stop_interpolation=4))
 
 
-def test_the_bar_is_told_when_the_end_is_known(capsys):
+def test_the_bar_is_told_when_the_end_is_known(finished, capsys):
+    """Images of both seeds to the end of the later one; before, those of all epochs."""
     pytest.importorskip("tqdm")
-    with Progress(60, 0, 8, "training", shown=True) as bar:
-        bar.expect(60)
-        bar.expect(24)
-    assert "0.00/192" in capsys.readouterr().err
-    Progress(60, 0, 8, "training", shown=False).expect(24)
+    fit_pair(progress=True)
+    text = capsys.readouterr().err
+    seen = 2 * 4 * STEPS * max(len(run.history) for run in finished[1])
+    assert f"0.00/{2 * 4 * STEPS * RECIPE.epochs} [" in text
+    assert f"{seen}/{seen} [" in text
 
 
 # Evaluation.
