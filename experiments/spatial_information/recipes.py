@@ -31,6 +31,8 @@ class Networks:
     """Networks of each of ResNet34, ResNet50 and EfficientNet-B0, which take longest; None: as many as of others."""
     full_width: tuple[str, ...] = ()
     """Architectures that keep their width, whatever --width says."""
+    default_initial: tuple[str, ...] = ()
+    """Architectures that start from PyTorch's default initial weights, whatever --initial-gain says."""
     adam_rate: float = 0.1
     """Learning rate of the fully connected networks, which Adam trains, without weight decay (SI B.1)."""
     training: Training = dataclasses.field(default_factory=lambda: CIFAR10)
@@ -41,8 +43,9 @@ class Networks:
             raise ValueError(f"--architectures must name some of {known}; {self.architectures} given.")
         if len(set(self.architectures)) != len(self.architectures):
             raise ValueError(f"--architectures must name each one once; {self.architectures} given.")
-        if not set(self.full_width).issubset(models.ZOO):
-            raise ValueError(f"--full-width must name some of {known}; {self.full_width} given.")
+        for flag, names in (("full-width", self.full_width), ("default-initial", self.default_initial)):
+            if not set(names).issubset(models.ZOO):
+                raise ValueError(f"--{flag} must name some of {known}; {names} given.")
         for flag, count in (("seeds", self.seeds), ("slow-seeds", self.slow_seeds)):
             if count is not None and count < 1:
                 raise ValueError(f"--{flag} must be at least 1; {count} given.")
@@ -59,6 +62,7 @@ class Networks:
         wanted = dataclasses.replace(self.training, network=architecture)
         wanted = wanted if noise is None else dataclasses.replace(wanted, noise=noise)
         wanted = dataclasses.replace(wanted, width=1.0) if architecture in self.full_width else wanted
+        wanted = dataclasses.replace(wanted, initial_gain=1.0) if architecture in self.default_initial else wanted
         if architecture not in FULLY_CONNECTED:
             return wanted
         recipe = dataclasses.replace(wanted.recipe, method="adam", learning_rate=self.adam_rate, weight_decay=0.0)
@@ -67,8 +71,9 @@ class Networks:
 
 def only(networks: Networks, architectures: Sequence[str]) -> Networks:
     """Return the same scale for some of the architectures."""
-    full_width = tuple(name for name in networks.full_width if name in architectures)
-    return dataclasses.replace(networks, architectures=tuple(architectures), full_width=full_width)
+    lists = {name: getattr(networks, name) for name in ("full_width", "default_initial")}
+    kept = {name: tuple(one for one in chosen if one in architectures) for name, chosen in lists.items()}
+    return dataclasses.replace(networks, architectures=tuple(architectures), **kept)
 
 
 SMOKE = Networks(
@@ -134,6 +139,7 @@ SCALE_DETECTION: Mapping[str, Networks] = {
         seeds=2,
         slow_seeds=1,
         full_width=(*FULLY_CONNECTED, "lenet"),
+        default_initial=("alexnet",),
         training=dataclasses.replace(
             PIXEL_PAIRS,
             width=1 / 8,
@@ -145,7 +151,8 @@ SCALE_DETECTION: Mapping[str, Networks] = {
     ),
     "paper": Networks(seeds=10, training=PIXEL_PAIRS),
 }
-"""The zoo on scale detection."""
+"""The zoo on scale detection. The demo is short, and so not SI's in its initial weights and learning rate; AlexNet has
+SI's initial weights, since from larger ones it does not begin to learn."""
 
 
 def train(networks: Networks, architecture: str, task: tasks.Task, options: cli.Options) -> list[runs.Trained]:
@@ -207,6 +214,8 @@ def stamp(scale: str, networks: Networks, tail: str = "") -> str:
     images = f"{t.train_images} images, " if t.train_images else ""
     selected = f"best of {t.validation_images} held-out images" if t.selection == "best" else "last epoch"
     initial = f", initial kernels × {t.initial_gain:g}" if t.initial_gain != 1 else ""
+    if networks.default_initial and t.initial_gain != 1:
+        initial += f" ({', '.join(LABELS[name] for name in networks.default_initial)}: 1)"
     width = f"width × {t.width:g}"
     if networks.full_width and t.width != 1:
         width += f" ({', '.join(LABELS[name] for name in networks.full_width)}: 1)"

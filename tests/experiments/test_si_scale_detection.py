@@ -161,3 +161,12 @@ def test_correlations_of_a_zoo_that_stayed_at_chance_are_unknown():
     summary = errors.summarise([{**head, "measure": "error", "value": 0.5}])
     assert len(summary) == 12
     assert all(np.isnan(row["value"]) for row in summary)
+
+
+def test_some_architectures_can_start_from_pytorchs_initial_weights():
+    demo = recipes.SCALE_DETECTION["demo"]
+    assert [demo.training_of(name).initial_gain for name in ("alexnet", "vgg11")] == [1.0, recipes.HE]
+    assert recipes.only(demo, ["vgg11"]).default_initial == ()
+    assert "initial kernels × 2.449 (AlexNet: 1)" in recipes.stamp("demo", demo)
+    with pytest.raises(ValueError, match="--default-initial must name some of"):
+        dataclasses.replace(demo, default_initial=("alexnet2",))
