@@ -139,7 +139,7 @@ SCALE_DETECTION: Mapping[str, Networks] = {
         seeds=2,
         slow_seeds=1,
         full_width=(*FULLY_CONNECTED, "lenet"),
-        default_initial=("alexnet",),
+        default_initial=("lenet", "alexnet"),
         training=dataclasses.replace(
             PIXEL_PAIRS,
             width=1 / 8,
@@ -151,8 +151,8 @@ SCALE_DETECTION: Mapping[str, Networks] = {
     ),
     "paper": Networks(seeds=10, training=PIXEL_PAIRS),
 }
-"""The zoo on scale detection. The demo is short, and so not SI's in its initial weights and learning rate; AlexNet has
-SI's initial weights, since from larger ones it does not begin to learn."""
+"""The zoo on scale detection. The demo is short, and so not SI's in its initial weights and learning rate; LeNet and
+AlexNet have SI's initial weights, from which they learn better (from larger ones AlexNet does not begin to)."""
 
 
 def train(networks: Networks, architecture: str, task: tasks.Task, options: cli.Options) -> list[runs.Trained]:

@@ -167,6 +167,6 @@ def test_some_architectures_can_start_from_pytorchs_initial_weights():
     demo = recipes.SCALE_DETECTION["demo"]
     assert [demo.training_of(name).initial_gain for name in ("alexnet", "vgg11")] == [1.0, recipes.HE]
     assert recipes.only(demo, ["vgg11"]).default_initial == ()
-    assert "initial kernels × 2.449 (AlexNet: 1)" in recipes.stamp("demo", demo)
+    assert "initial kernels × 2.449 (LeNet, AlexNet: 1)" in recipes.stamp("demo", demo)
     with pytest.raises(ValueError, match="--default-initial must name some of"):
         dataclasses.replace(demo, default_initial=("alexnet2",))
