@@ -2,7 +2,7 @@
 
 A claim names the table it is tested on, the statistic, and the region in which the claim holds. The statistic gets a
 bootstrap interval over seeds, or over architectures where it compares them; *holds* if the whole 95 % interval lies in
-the region, *does not hold* if it lies wholly outside, else *undecided*.
+the region, *does not hold* if it lies wholly outside, else *undecided*. What is known exactly is its own interval.
 """
 
 import argparse
@@ -11,11 +11,10 @@ import importlib
 import json
 import math
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from experiments.common import cli, statistics, tables
+from experiments.common import claim_scale, cli, statistics, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +36,14 @@ class Claim:
     high: float = math.inf
     """The claim holds for values between ``low`` and ``high``."""
     table: str = "table"
-    value: str = "sensitivity"
+    value: str | tuple[str, ...] = "sensitivity"
+    """Column, or several columns; the names of several stand last in the groups' keys."""
     by: tuple[str, ...] = ("downsampling", "state")
     """Columns that make the groups; the first one's members are resampled."""
     over: Literal["seeds", "groups"] = "seeds"
     """What is resampled: the seeds of every group, or whole groups, such as architectures in a correlation."""
+    exact: bool = False
+    """Whether nothing is resampled, and the value alone decides: exact theory, or what is said of every network."""
     correlation: bool = False
     """Whether the statistic is a correlation, so that its interval stays within ±1."""
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -69,9 +71,41 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
         return None  # a figure that was made for another task than its own
     path = folder / f"{claim.table}.csv"
     rows = [row for row in tables.read(path) if all(row.get(k) == v for k, v in claim.where.items())]
-    if not rows or claim.value not in rows[0] or any(name not in rows[0] for name in claim.by):
+    if not rows or not {*_columns(claim), *claim.by}.issubset(rows[0]):
         return None
-    values = statistics.grouped(rows, claim.value, claim.by)
+    values = _grouped(claim, rows)
+    value, low, high = _interval(claim, values, resamples)
+    if math.isnan(value):
+        return None
+    return {
+        **_head(claim),
+        "value": value,
+        "low": low,
+        "high": high,
+        "verdict": verdict(claim, low, high),
+        "figure": claim.figure,
+        **claim_scale.describe(folder, record, where=claim.where, exact=claim.exact),
+        "networks_per_group": min(len(array) for array in values.values()),
+    }
+
+
+def _columns(claim: Claim) -> tuple[str, ...]:
+    return (claim.value,) if isinstance(claim.value, str) else claim.value
+
+
+def _grouped(claim: Claim, rows: Sequence[tables.Row]) -> statistics.Values:
+    """Return the groups' values, with the column's name at the end of the key where there are several columns."""
+    if isinstance(claim.value, str):
+        return statistics.grouped(rows, claim.value, claim.by)
+    found = {name: statistics.grouped(rows, name, claim.by) for name in claim.value}
+    return {(*key, name): array for name, groups in found.items() for key, array in groups.items()}
+
+
+def _interval(claim: Claim, values: statistics.Values, resamples: int) -> tuple[float, float, float]:
+    """Return the statistic and its interval, which is the value itself where nothing is resampled."""
+    if claim.exact:
+        value = float(claim.statistic(values))
+        return value, value, value
     (row,) = statistics.bootstrap(
         lambda chosen: {claim.key: claim.statistic(chosen)},
         values,
@@ -79,19 +113,7 @@ def evaluate(claim: Claim, folder: pathlib.Path, *, resamples: int = 2000) -> di
         correlations=claim.correlation,
         resamples=resamples,
     )
-    networks = min(len(array) for array in values.values())
-    if math.isnan(row["value"]):
-        return None
-    return {
-        **_head(claim),
-        "value": row["value"],
-        "low": row["low"],
-        "high": row["high"],
-        "verdict": verdict(claim, row["low"], row["high"]),
-        "figure": claim.figure,
-        **_scale(folder, record["settings"], training),
-        "networks_per_group": networks,
-    }
+    return row["value"], row["low"], row["high"]
 
 
 def verdict(claim: Claim, low: float, high: float) -> str:
@@ -138,7 +160,7 @@ def markdown(rows: Sequence[tables.Row]) -> str:
     for row in rows:
         value = "–"
         if row["verdict"] != "not tested":
-            value = f"{row['value']:.4g} ({row['low']:.4g} to {row['high']:.4g})"
+            value = f"{row['value']:.4g} ({_interval_text(row)})"
         tested = f"{row['data']}; `{row['figure']}`, {row['scale']}" if row["data"] else f"run `{row['figure']}`"
         cells = [
             row["place"],
@@ -149,8 +171,12 @@ def markdown(rows: Sequence[tables.Row]) -> str:
             f"**{row['verdict']}**",
             tested,
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _interval_text(row: tables.Row) -> str:
+    return "exact" if row["interval"] == "exact" else f"{row['low']:.4g} to {row['high']:.4g}"
 
 
 def _head(claim: Claim) -> dict[str, Any]:
@@ -161,6 +187,7 @@ def _head(claim: Claim) -> dict[str, Any]:
         "sentence": claim.sentence,
         "statistic": claim.measures,
         "holds_if": claim.region,
+        "interval": "exact" if claim.exact else f"over {claim.over}",
     }
 
 
@@ -177,22 +204,6 @@ def _untested(claim: Claim) -> dict[str, Any]:
         "images_trained_on": 0,
         "networks_per_group": 0,
     }
-
-
-def _scale(folder: pathlib.Path, settings: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return at what scale, on which data and with how much training a result was made."""
-    if "photo_count" in settings:
-        data = f"{settings['photo_count']} photographs, {settings['size']} px, weights as given"
-        return {"scale": folder.name, "data": data, "images_trained_on": 0}
-    if not (folder / "accuracy.csv").is_file():
-        return {"scale": folder.name, "data": "untrained networks", "images_trained_on": 0}
-    rows = tables.read(folder / "accuracy.csv")
-    if "train_images" not in rows[0]:
-        sys.exit(f"error: {folder} holds results of an earlier version. Run the figure again, or remove the folder.")
-    images, epochs = (int(max(row[name] for row in rows)) for name in ("train_images", "epochs"))
-    length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
-    data = f"{training['dataset']}, {images:,} images, up to {length}, width × {training['width']:g}"
-    return {"scale": folder.name, "data": data, "images_trained_on": epochs * images}
 
 
 BEGIN, END = "<!-- claims: written by `python -m experiments claims` -->", "<!-- end of claims -->"
@@ -217,7 +228,7 @@ def main(arguments: Sequence[str]) -> int:
     header = ["claim", "verdict", "value", "95 % interval", "holds if", "tested on"]
     lines = [
         [
-            *(row["claim"], row["verdict"], f"{row['value']:.4g}", f"{row['low']:.4g} to {row['high']:.4g}"),
+            *(row["claim"], row["verdict"], f"{row['value']:.4g}", _interval_text(row)),
             *(row["holds_if"], f"{row['figure']}, {row['scale']}"),
         ]
         for row in chosen
