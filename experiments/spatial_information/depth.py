@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from experiments.common import cli, plots, results, runs, statistics, tables
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks
 from experiments.spatial_information import measures, recipes
 
 
