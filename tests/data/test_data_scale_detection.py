@@ -160,9 +160,9 @@ def displaced(key, positions, *, shape, law, boundary, patch=None):
     [
         ((8,), "step", "periodic", None),
         ((8,), "step", "clamp", 4),
-        ((8,), "cross", "periodic", 4),
+        ((4, 6), "cross", "periodic", 2),
         ((4, 6), "neighbourhood", "clamp", None),
-        ((4, 6), "step", "periodic", 2),
+        ((4, 6), "step", "periodic", None),
     ],
 )
 def test_pixels_move_by_the_enumerated_law(key, shape, law, boundary, patch):
