@@ -93,6 +93,22 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
     )
 
 
+def prefixed(prefix: str, kind: type) -> Any:
+    """Return what annotates a field of frozen settings whose flags are to be ``--PREFIX.NAME``.
+
+    All other flags go without a prefix, so that no two settings of a figure may have one name.
+    """
+    fields = [
+        (
+            one.name,
+            Annotated[one.type, tyro.conf.arg(name=f"{prefix}.{one.name}")],
+            dataclasses.field(default=one.default),
+        )
+        for one in dataclasses.fields(kind)
+    ]
+    return tyro.conf.arg(constructor=dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True))
+
+
 def write_provenance(command: Command, **facts: Any) -> None:
     """Write ``provenance.json``, with any further facts, into the results folder."""
     record = common.provenance(command.settings, command=command.line, scale=command.options.scale, **facts)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import sys
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from experiments.common import cli
 
 STREAM = "stream:"
 PAIRS = "scale_detection"
+FEATURES = "combinatorial"
 TASK_STREAM = 2**31 - 2
 """What tells the random numbers of a task from those of a network of the same seed."""
 BATCH_STATISTICS = 2**20
@@ -28,10 +29,17 @@ class Training:
 
     dataset: str = "cifar10"
     """Images: fashion_mnist_subset (shipped), fashion_mnist, mnist, cifar10, cifar100, tfds:NAME (a prepared TFDS set,
-    held in memory), stream:NAME (a prepared TFDS set of photographs of any size, read from disk while training), or
-    scale_detection (images of two active pixels, SI 3)."""
-    pairs: data.ScaleDetection = dataclasses.field(default_factory=data.ScaleDetection)
+    held in memory), stream:NAME (a prepared TFDS set of photographs of any size, read from disk while training),
+    scale_detection (images of two active pixels, SI 3), or combinatorial (images of features whose combination makes
+    the class, SI 5)."""
+    pairs: Annotated[data.ScaleDetection, cli.prefixed("pairs", data.ScaleDetection)] = dataclasses.field(
+        default_factory=data.ScaleDetection
+    )
     """scale_detection: which pairs of pixels are told apart; networks of one output learn it by the hinge loss."""
+    features: Annotated[data.Combinatorial, cli.prefixed("features", data.Combinatorial)] = dataclasses.field(
+        default_factory=data.Combinatorial
+    )
+    """combinatorial: how many features of which vocabulary make an image."""
     image_size: int = 224
     """stream:NAME: pixels per side of the crops."""
     network: str = "block_vgg_cifar10"
@@ -45,9 +53,10 @@ class Training:
     """Type of convolutions and activations while training; parameters, batch norm and probes stay in float32."""
     train_images: int | None = None
     """Use only the first so many training images (None: all). deformed_templates: images per epoch (None: 12,800).
-    scale_detection: pairs, half of them close, besides those held out."""
+    scale_detection and combinatorial: so many, equally many of each class, besides those held out."""
     test_images: int | None = None
-    """scale_detection: test pairs, half of them close; None: all that are neither trained on nor held out."""
+    """scale_detection: test pairs, half of them close; None: all that are neither trained on nor held out.
+    combinatorial: test images."""
     augment: bool = True
     """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates. Streams always
     train on random resized crops and flips."""
@@ -80,6 +89,8 @@ class Task(NamedTuple):
     """Images and labels held out of the training set."""
     pairs: data.PairSplit | None = None
     """scale_detection: the active pixels of the training and held-out, and of the test images."""
+    features: data.FeatureSplit | None = None
+    """combinatorial: the features of those images, and their places."""
 
     @property
     def num_classes(self) -> int:
@@ -148,6 +159,8 @@ def load_task(settings: Training, options: cli.Options) -> Task:
     _check(settings)
     if settings.dataset == PAIRS:
         return _pixel_pairs(settings)
+    if settings.dataset == FEATURES:
+        return _combinations(settings)
     if settings.dataset.startswith(STREAM):
         return _streamed(settings, options)
     images = data.load(settings.dataset, folder=options.data_folder)
@@ -180,14 +193,18 @@ def _check(settings: Training) -> None:
     if (settings.dataset == PAIRS) != (settings.recipe.loss == "hinge"):
         sys.exit("error: --loss hinge is for --dataset scale_detection, which takes no other loss.")
     plain = settings.task == "original" and not settings.dataset.startswith(STREAM)
-    if settings.dataset == PAIRS:
-        for name, given in (("augment", settings.augment), ("noise", settings.noise), ("task", not plain)):
+    if settings.dataset in (PAIRS, FEATURES):
+        noise = settings.dataset == PAIRS and settings.noise
+        for name, given in (("augment", settings.augment), ("noise", noise), ("task", not plain)):
             if given:
-                sys.exit(f"error: --{name} does not go with --dataset scale_detection.")
+                sys.exit(f"error: --{name} does not go with --dataset {settings.dataset}.")
         if settings.train_images is None or settings.train_images < 1:
-            sys.exit("error: --dataset scale_detection needs --train-images, the number of training pairs.")
+            what = "pairs" if settings.dataset == PAIRS else "images"
+            sys.exit(f"error: --dataset {settings.dataset} needs --train-images, the number of training {what}.")
+        if settings.dataset == FEATURES and settings.test_images is None:
+            sys.exit("error: --dataset combinatorial needs --test-images, the number of test images.")
     elif settings.test_images is not None:
-        sys.exit("error: --test-images is for --dataset scale_detection; elsewhere all test images are.")
+        sys.exit("error: --test-images is for --dataset scale_detection or combinatorial; elsewhere all are taken.")
     for name in ("noise", "validation_images"):
         value, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
         if value < 0:
@@ -223,6 +240,18 @@ def _pixel_pairs(settings: Training) -> Task:
         images, validation = data.validation_split(key, images, settings.validation_images)
     prepare = data.ActivePixels(data.active_value(wanted))
     return Task(images, prepare, prepare, validation, split)
+
+
+def _combinations(settings: Training) -> Task:
+    """Return a task of features in combination, with the features and places that its images are drawn from."""
+    key = jax.random.fold_in(jax.random.key(settings.task_seed), TASK_STREAM)
+    train, test = (settings.train_images or 0) + settings.validation_images, settings.test_images or 0
+    images = data.combinatorial_images(key, settings.features, train=train, test=test)
+    split = data.combinatorial_split(key, settings.features, train=train, test=test)
+    prepare, validation = data.Prepare.from_images(images.train_images, noise=settings.noise), None
+    if settings.validation_images:
+        images, validation = data.validation_split(key, images, settings.validation_images)
+    return Task(images, prepare, prepare, validation, features=split)
 
 
 def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:

@@ -123,7 +123,7 @@ def test_the_seed_of_the_task_decides_and_nothing_else():
         ({"selection": "best"}, "error: --selection best takes held-out images"),
         (
             {"dataset": "fashion_mnist_subset", "recipe": training.Recipe(), "test_images": 8},
-            "error: --test-images is for --dataset scale_detection; elsewhere all test images are.",
+            "error: --test-images is for --dataset scale_detection or combinatorial; elsewhere all are taken.",
         ),
     ],
     ids=str,
