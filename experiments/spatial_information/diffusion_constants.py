@@ -69,9 +69,9 @@ def measure(wanted: Settings) -> results.Tables:
             table.append({name: value if isinstance(value, int) else float(value) for name, value in row.items()})
             if layer == wanted.shown:
                 for offset, *values in zip(offsets, exact, *gaussians.values(), strict=True):
-                    names = ("exact", *gaussians)
-                    head = {"filter_size": size, "layer": layer, "offset": int(offset)}
-                    profiles.append(head | dict(zip(names, map(float, values), strict=True)))
+                    if values[0] > 0:
+                        head = {"filter_size": size, "layer": layer, "offset": int(offset)}
+                        profiles.append(head | dict(zip(("exact", *gaussians), map(float, values), strict=True)))
     return {"table": table, "profiles": profiles}
 
 
@@ -91,7 +91,7 @@ def show(rows: Sequence[tables.Row]) -> str:
     for size in tables.unique(rows, "filter_size"):
         last = tables.select(rows, filter_size=size)[-1]
         names = ("diffusion", "diffusion_correct", "diffusion_printed", "drift", "drift_correct", "drift_printed")
-        cells = [f"{last[name] + 0.0:.4f}" for name in names]
+        cells = [f"{round(last[name], 4) + 0.0:.4f}" for name in names]
         lines.append([f"{size:g}", *cells, *(f"{decay(rows, size, kind):.2f}" for kind in KINDS)])
     return f"Diffusion of a pixel in homogeneous layers of stride 1\n{tables.render(header, lines)}"
 
