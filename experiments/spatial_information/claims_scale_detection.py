@@ -32,7 +32,7 @@ def _zoo(key: str, place: str, sentence: str, measures: str, statistic: Statisti
     )
 
 
-def _curves(key: str, column: str, measures: str, statistic: Statistic, **bounds: float) -> Claim:
+def _curves(key: str, column: str, measures: str, statistic: Statistic, **bounds: Any) -> Claim:
     return Claim(
         f"scale_detection_{key}",
         "3, Fig. 9",
@@ -47,7 +47,7 @@ def _curves(key: str, column: str, measures: str, statistic: Statistic, **bounds
     )
 
 
-def _modes(key: str, sentence: str, measures: str, statistic: Statistic, **bounds: float) -> Claim:
+def _modes(key: str, sentence: str, measures: str, statistic: Statistic, **bounds: Any) -> Claim:
     return Claim(
         f"scale_detection_{key}",
         "3, Fig. 4 (bottom)",
