@@ -56,7 +56,7 @@ class SimpleCNN(ZooNetwork):
             name = f"conv{layer:02d}"
             x = NTKConv(hidden, self.filter_size, self.stride, self.precision, self._dtype, name=name)(x)
             x = taps[name] = nn.relu(x) * self._gain(x) if self.activation == "relu" else x * self._gain(x)
-        y = x.reshape(len(x), -1, hidden).mean(axis=1)
+        y = x.reshape(len(x), -1, hidden).mean(axis=1, dtype=jnp.float32)
         return _Readout(self.num_classes, self.precision, name="head")(y), taps
 
     def _gain(self, x: jax.Array) -> float:
