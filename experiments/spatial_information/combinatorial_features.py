@@ -35,10 +35,10 @@ SCALES = {
             full_width=("fc_l2", "lenet"),
             training=dataclasses.replace(
                 TRAINING,
-                width=1 / 8,
-                train_images=2_048,
+                width=1 / 16,
+                train_images=1_536,
                 test_images=2_000,
-                validation_images=512,
+                validation_images=256,
                 initial_gain=recipes.HE,
                 recipe=training.Recipe(learning_rate=0.02, epochs=12, batch_size=32, warmup_epochs=1),
             ),
