@@ -91,12 +91,13 @@ def bare(axes: Axes) -> None:
 
 
 def plain_log_ticks(axes: Axes) -> None:
-    """Label logarithmic axes by plain numbers: at 1, 2 and 5 of every decade, closer where they span less than one."""
+    """Label logarithmic axes by plain numbers: at 1, 2 and 5 of a decade, or more or fewer as they span one or many."""
     for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         if axis.get_scale() != "log":
             continue
-        short = limits[1] / limits[0] < 8
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8) if short else (1, 2, 5)))
+        ratio = limits[1] / limits[0]
+        marked = (1, 1.5, 2, 3, 4, 5, 6, 8) if ratio < 8 else (1, 2, 5) if ratio < 200 else (1,)
+        axis.set_major_locator(ticker.LogLocator(subs=marked))
         axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.set_minor_formatter(ticker.NullFormatter())
 
