@@ -92,7 +92,7 @@ def zoo(
 ) -> results.Tables:
     """Train or load every network; return one row per (architecture, seed, state, measure), and accuracies.
 
-    ``learned`` is 0 for networks that stayed at chance: they are in the table, but in no figure or correlation. An
+    ``learned`` is 0 for networks that have hardly learned: they are in the table, but in no figure or correlation. An
     error is at least that of half a test image, since its logarithm is wanted (ours).
     """
     rows, accuracies, least = [], [], 0.5 / _test_count(task)
@@ -258,12 +258,12 @@ def describe(summary: Sequence[tables.Row], noise: float = 0.0, state: str = "tr
 
 
 def stuck(rows: Sequence[tables.Row]) -> str:
-    """Return which networks stayed at chance, in words; empty if none did."""
+    """Return which networks have hardly learned, in words; empty if none."""
     found = [row for row in rows if row["measure"] == "error" and not row["learned"]]
     names = [
         f"{recipes.LABELS[row['architecture']]} seed {row['seed']:g} at noise {row['noise_norm']:g}" for row in found
     ]
-    return f"Left out, since they stayed at chance: {', '.join(names)}." if names else ""
+    return f"Left out, since they have hardly learned: {', '.join(names)}." if names else ""
 
 
 def clean_task(command: cli.Command[Settings]) -> tasks.Task:

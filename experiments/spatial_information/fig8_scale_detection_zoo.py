@@ -27,16 +27,27 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
     return errors.zoo(wanted.networks, task, sample, command.options, chunk=wanted.probe.chunk)
 
 
+def summarise(rows: Sequence[tables.Row]) -> list[dict[str, Any]]:
+    """Return the correlations over the whole zoo, and over its convolutional networks, which are close together."""
+    convolutional = [row for row in rows if row["architecture"] not in recipes.FULLY_CONNECTED]
+    chosen = {"all": rows, "convolutional": convolutional}
+    return [{"networks": name, **row} for name, some in chosen.items() for row in errors.summarise(some)]
+
+
 def show(rows: Sequence[tables.Row], summary: Sequence[dict[str, Any]]) -> str:
     """Return the zoo's errors and sensitivities, and how they are correlated."""
-    before = errors.describe(summary, state="init")
-    return f"{errors.listing(rows)}\n\n{errors.describe(summary)}\nat initialisation: {before}"
+    lines = [errors.listing(rows)]
+    for networks in ("all", "convolutional"):
+        found = tables.select(summary, networks=networks)
+        before = errors.describe(found, state="init")
+        lines.append(f"{networks} networks: {errors.describe(found)}\n  at initialisation: {before}")
+    return "\n\n".join(lines)
 
 
 def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> None:
     """Draw one panel per sensitivity."""
     figure, axes = plots.panels(len(errors.MEASURES), width=2.9, height=2.6, sharey=True)
-    errors.line_of_panels(axes, rows, summary, 0.0)
+    errors.line_of_panels(axes, rows, tables.select(summary, networks="all"), 0.0)
     axes[0].set_ylabel(r"test error, $\epsilon$")
     errors.legend(axes[0], rows)
     tail = ", bars: ± 1 sd over seeds, 95 % over architectures"
@@ -48,7 +59,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], summary: Se
 def main(arguments: list[str] | None = None) -> None:
     command = cli.parse(SCALES, script=__file__, description=str(__doc__), arguments=arguments)
     (rows,) = results.measured(command, lambda: measure(command), "table")
-    summary = results.summarised(command, rows, errors.summarise)
+    summary = results.summarised(command, rows, summarise)
     print(show(rows, summary))
     if found := errors.stuck(rows):
         print(found)
