@@ -145,7 +145,7 @@ SIMPLE_SCALES = {
         Networks(channels=16, seeds_1=2, seeds_2=2, train_2=32, interpolations=1, epochs_1=4, epochs_2=2),
         Probe(share=0.03, shuffles=1),
     ),
-    "demo": Settings(Networks(channels=100, seeds_2=3), Probe(share=1.0, draws=4, shuffles=3)),
+    "demo": Settings(Networks(channels=100, seeds_1=3, seeds_2=1), Probe(share=1.0, draws=4, shuffles=3)),
     "paper": Settings(),
 }
 
