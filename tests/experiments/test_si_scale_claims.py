@@ -190,12 +190,11 @@ def test_dead_layers_are_ten_times_off_and_leave_no_slope():
 
 def test_mean_filters_by_hand():
     """Two networks of two layers, three places: evenness is of each network; the count ends where it first fails."""
-    filters = np.array([[[1.0, 2.0], [3.0, -1.0]], [[1.0, 2.0], [3.0, 1.0]], [[4.0, 2.0], [3.0, 1.0]]])
+    filters = np.array([[[1.0, 2.0], [-1.0, 3.0]], [[1.0, 2.0], [1.0, 3.0]], [[4.0, 2.0], [1.0, 3.0]]])
     values = {("task1", float(place)): weights for place, weights in enumerate(filters)}
-    first = np.std([1, 1, 4]) / 2 / 2  # the other network's is 0
-    second = np.std([-1, 1, 1]) / (1 / 3) / 2
-    assert on.unevenness("task1")(values) == pytest.approx(max(first, second))
-    assert on.positive_layers(values) == 1.5
+    first = [np.std([1, 1, 4]) / 2, np.std([-1, 1, 1]) / (1 / 3)]  # the second layers are even
+    assert on.unevenness("task1")(values) == pytest.approx(np.mean(first))
+    assert on.positive_layers(values) == 1
     both = {("task1", state, place): weights for state in ("init", "trained") for (_, place), weights in values.items()}
     both |= {("task1", "trained", place): np.ones((2, 2)) + 0.1 * place for place in range(3)}
     shares = [np.var(f) / np.mean(np.square(f)) for f in ([1, 1, 4], [2, 2, 2], [3, 3, 3], [-1, 1, 1])]
