@@ -75,6 +75,7 @@ def row_of_panels(axes: Sequence[Any], rows: Sequence[tables.Row], *, columns: i
         plots.plain_log_ticks(panel)
     for panel in axes[len(axes) - columns :]:
         panel.set_xlabel("mode $l$, low to high")
+        panel.tick_params(labelbottom=True)
 
 
 def draw(rows: Sequence[tables.Row]) -> Figure:
