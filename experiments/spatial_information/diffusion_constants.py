@@ -119,8 +119,7 @@ def constants(axes: Axes, rows: Sequence[tables.Row]) -> None:
     sizes = np.asarray([row["filter_size"] for row in last])
     axes.plot(sizes, [row["diffusion"] for row in last], "o", color="black", markersize=4.5)
     for kind, (colour, line) in KINDS.items():
-        style = {"color": plots.LINES[colour][0], "linestyle": line}
-        axes.plot(sizes, [row[f"diffusion_{kind}"] for row in last], **style, zorder=1)
+        axes.plot(sizes, [row[f"diffusion_{kind}"] for row in last], line, color=plots.LINES[colour][0], zorder=1)
     axes.set_xticks(sizes)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("filter size $F$, pixels")
@@ -167,7 +166,8 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], profiles: S
     labels = {"correct": "correct: $D$ = ($F^2$ − 1)/24", "printed": "as printed (SI Eqs 11, 12)"}
     handles = [Line2D([], [], linestyle="none", marker="o", color="black", markersize=3.5, label="exact")]
     for kind, (colour, line) in KINDS.items():
-        handles.append(Line2D([], [], color=plots.LINES[colour][0], linestyle=line, label=labels[kind]))
+        look: dict[str, Any] = {"color": plots.LINES[colour][0], "linestyle": line}
+        handles.append(Line2D([], [], **look, label=labels[kind]))
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     stamp = (
         f"scale {command.options.scale} · one active pixel in {command.settings.length} pixels, {rows[-1]['layer']:g} "

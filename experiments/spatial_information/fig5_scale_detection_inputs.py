@@ -79,7 +79,7 @@ def show(rows: Sequence[tables.Row]) -> str:
     return f"Unordered pairs of different pixels\n{tables.render(header, lines)}"
 
 
-def background(task: data.ScaleDetection, first: Sequence[int]) -> np.ndarray:
+def background(task: data.ScaleDetection, first: np.ndarray) -> np.ndarray:
     """Return colours (h, w, 3): of the patches, or of where a second pixel is close to the first one or in the gap."""
     if task.task == "patch":
         index = [side // int(task.scale) for side in np.indices(task.shape)]
@@ -87,7 +87,7 @@ def background(task: data.ScaleDetection, first: Sequence[int]) -> np.ndarray:
         return colors.to_rgba_array(PATCHES)[patches % len(PATCHES), :3].reshape(-1, task.shape[-1], 3)
     pairs = data.pixel_pairs(task)
     found = np.full((*task.shape, 3), colors.to_rgb(GAP))
-    holds = (pairs.positions == np.asarray(first, np.int32)).all(axis=-1)
+    holds = (pairs.positions == first).all(axis=-1)
     for pixel in (0, 1):
         chosen = holds[:, pixel]
         others = tuple(pairs.positions[chosen, 1 - pixel].T)

@@ -141,7 +141,7 @@ def profiles(axes: Axes, rows: Sequence[tables.Row], pixels: Sequence[int], fiel
     places, last = np.linspace(0, length - 1, 8 * length), int(layers[-1])
     gaussians = [probes.diffusion_profile(places - i, filter_size=size, layer=last) for i in pixels]
     axes.plot(places, np.sum(gaussians, axis=0), color="black", linestyle=":", label=f"Gaussian, $k$ = {last}")
-    height = float(max(values)) * np.exp(-0.5)
+    height = max(row["value"] for row in tables.select(rows, layer=last)) * np.exp(-0.5)
     mark(axes, max(pixels), max(pixels) + field, height, f"$A_{last}$", beside=True)
     axes.set_xlabel("place in the image, pixels")
     axes.set_ylabel("representation")
@@ -171,10 +171,10 @@ def plot(command: cli.Command[Settings], table: Sequence[tables.Row], shown: Seq
             mark(axes[panel], start, start + field, last + 0.6, f"$A_{last}$ = {field:g} pixels")
         x = np.asarray([row["layer"] for row in fields])
         law = r"$\sqrt{k(F^2-1)/12}$" if stride == 1 else "$F^k$"
-        style = {"color": plots.LINES[colour][0]}
-        axes["width"].plot(x, [row["receptive_field"] for row in fields], **style, label=f"{network}: {law}")
+        shade = plots.LINES[colour][0]
+        axes["width"].plot(x, [row["receptive_field"] for row in fields], color=shade, label=f"{network}: {law}")
         exact = [row["exact"] for row in fields]
-        axes["width"].plot(x, exact, marker, **style, markersize=5, fillstyle="none", label="from the profile")
+        axes["width"].plot(x, exact, marker, color=shade, markersize=5, fillstyle="none", label="from the profile")
     left = tables.select(shown, panel="left")
     profiles(axes["profiles"], left, wanted.pixels_1, tables.select(table, panel="left")[-1]["receptive_field"])
     axes["profiles"].set_title("(c) the layers of (a) as curves")

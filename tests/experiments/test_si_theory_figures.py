@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from figure_results import main_of, read
 
+from deform_jax import training
 from experiments.common import tables
-from experiments.spatial_information import fig6_pixel_diffusion
+from experiments.spatial_information import fig6_pixel_diffusion, rectification, simple_measures
 
-HERE = ("fig5_scale_detection_inputs", "fig6_pixel_diffusion", "diffusion_constants")
+HERE = ("fig5_scale_detection_inputs", "fig6_pixel_diffusion", "diffusion_constants", "rectification")
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -131,6 +132,53 @@ def test_only_the_correct_gaussian_is_approached(smoke):
         wrong = [row["error_printed"] / row["peak"] for row in (first, last)]
         assert wrong[1] > 2 * right[1]
         assert wrong[1] > 0.9 * wrong[0]
+
+
+def test_without_relu_g_is_that_of_the_same_weights_as_matrices(smoke, runs):
+    """Of a trained network of smoke scale, at its second layer, with noise that is not rectified."""
+    folder, wanted = smoke("rectification"), rectification.SCALES["smoke"]
+    (path,) = runs.glob("simple_cnn_stride2-*/seed_001/states/final")
+    params = training.load(path).variables["params"]
+
+    def represent(images):
+        x = np.asarray(images, np.float64)
+        for layer in ("conv01", "conv02"):
+            kernel, bias = (np.asarray(params[layer][name], np.float64) for name in ("kernel", "bias"))
+            pairs = x.reshape(len(x), -1, 2 * x.shape[-1])
+            scale = math.sqrt(2 * x.shape[-1])
+            x = math.sqrt(2) * (pairs @ kernel.reshape(-1, kernel.shape[-1]) / scale + bias)
+        return x.reshape(len(x), -1)
+
+    found = simple_measures.sample(wanted.probe(rectified=False), "task2")
+    clean, noisy = represent(found.images), represent(found.noisy[0])
+    between = [np.square(clean[:i] - one).sum(axis=1) for i, one in enumerate(clean)]
+    expected = np.square(noisy - clean).sum(axis=1).mean() / np.concatenate(between).mean()
+    head = {"units": "linear", "noise": "plain", "state": "trained", "seed": 1, "layer": "conv02"}
+    (row,) = tables.select(tables.read(folder / "table.csv"), **head)
+    assert row["G"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_g_grows_in_theory_only_where_noise_is_rectified(smoke):
+    rows = tables.read(smoke("rectification") / "theory.csv")
+    plain, rectified = ([row["G"] for row in tables.select(rows, noise=name)] for name in ("plain", "rectified"))
+    np.testing.assert_allclose(plain[:5], 1, atol=0.02)
+    assert [round(value, 4) for value in rectified] == [0.6613, 0.9796, 1.6144, 2.8761, 5.3690, 15.6018]
+
+
+def test_slopes_are_those_of_power_laws_against_the_trained_networks_receptive_fields():
+    rows, theory = [], []
+    for k, width in enumerate((2.0, 4.0, 8.0, 16.0, 32.0), 1):
+        head = {"task": "task2", "layer_index": k, "layer": f"conv0{k}"}
+        for noise, power in (("rectified", 1.0), ("plain", 0.0)):
+            theory.append({**head, "noise": noise, "A": width, "G": 3 * width**power})
+            for state, units, seed in (("trained", "relu", 0), ("trained", "linear", 0), ("init", "relu", 0)):
+                own = {"A": width if (state, units) == ("trained", "relu") else 1.0, "G": width ** (power / 2)}
+                rows += [{**head, **own, "noise": noise, "state": state, "units": units, "seed": seed}]
+    found = rectification.summarise(rows, theory)
+    assert len(found) == 6
+    for row in found:
+        exact = 1.0 if row["noise"] == "rectified" else 0.0
+        assert (row["value"], row["exact"]) == pytest.approx((exact / 2, exact), abs=1e-12)
 
 
 @pytest.mark.parametrize(
