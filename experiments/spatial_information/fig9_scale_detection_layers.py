@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common import cli, plots, results, tables
-from experiments.spatial_information import depth, errors, measures, recipes
+from experiments.spatial_information import depth, measures, recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,7 @@ def _settings(scale: str, architectures: Sequence[str], shuffles: int) -> Settin
     return Settings(networks, shuffles, measures.PIXELS[scale])
 
 
+TITLES = {"D": "sensitivity to diffeomorphisms", "G": "to noise", "R": "relative, $R_k$ = $D_k$ / $G_k$"}
 SOME = ("alexnet", *recipes.VGGS)
 SCALES = {
     "smoke": _settings("smoke", ("vgg11",), 2),
@@ -53,7 +54,9 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
     for line, family in zip(axes, families, strict=True):
         for one, column in zip(line, measures.COLUMNS, strict=True):
             depth.panel(one, rows, family, column)
-            one.set_ylabel(f"sensitivity to {errors.MEASURES[column]}" if column != "R" else errors.MEASURES[column])
+            one.set_ylabel(f"${column}_k$")
+            if line is axes[0]:
+                one.set_title(TITLES[column])
             if line is not axes[-1]:
                 one.set_xlabel("")
         line[0].plot([], [], color="0.4", linestyle="--", label="shuffled channels")

@@ -132,7 +132,7 @@ def frequency_axes(panel: Any) -> None:
     panel.plot([], [], color="0.4", linestyle=":", label="at initialisation")
     panel.set_xlabel("relative depth, $k$ / $K$")
     panel.set_ylabel("spatial frequency\n(white: 1, constant: 0)")
-    panel.legend()
+    panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=7, columnspacing=1.0)
 
 
 def show(rows: Sequence[tables.Row]) -> str:
