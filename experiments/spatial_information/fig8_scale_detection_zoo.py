@@ -49,7 +49,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], summary: Se
     figure, axes = plots.panels(len(errors.MEASURES), width=2.9, height=2.6, sharey=True)
     errors.line_of_panels(axes, rows, tables.select(summary, networks="all"), 0.0)
     axes[0].set_ylabel(r"test error, $\epsilon$")
-    errors.legend(axes[0], rows)
+    errors.legend(axes[0], tables.select(rows, learned=1))
     tail = ", bars: ± 1 sd over seeds, 95 % over architectures"
     stamp = recipes.stamp(command.options.scale, command.settings.networks, tail)
     print("figure:", plots.save(figure, command.results, "fig8_scale_detection_zoo", stamp))
