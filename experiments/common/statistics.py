@@ -65,15 +65,15 @@ def _fisher(correlation: float) -> float:
 
 def _seeds_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Values:
     chosen = {group: generator.integers(count, size=count) for group, count in counts.items()}
-    return {key: array[chosen[key[0]]] for key, array in values.items()}
+    return {key: array.take(chosen[key[0]], axis=0) for key, array in values.items()}
 
 
 def _groups_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Values:
     names, of = list(counts), {group: [] for group in counts}
-    for key in values:
-        of[key[0]].append(key)
+    for key, array in values.items():
+        of[key[0]].append((key[1:], array))
     drawn = generator.integers(len(names), size=len(names))
-    return {((i, names[n]), *key[1:]): values[key] for i, n in enumerate(drawn) for key in of[names[n]]}
+    return {((i, names[n]), *rest): array for i, n in enumerate(drawn) for rest, array in of[names[n]]}
 
 
 def name_of(group: Any) -> Any:

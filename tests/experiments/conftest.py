@@ -1,5 +1,6 @@
 """Every figure at smoke scale, run once per process and shared by all tests that look at its results."""
 
+import functools
 import json
 
 import matplotlib.image
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from figure_results import main_of
 
-from experiments.common import plots
+from experiments.common import plots, statistics
+from experiments.spatial_information import errors, modes
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,13 +20,46 @@ def _pictures_in_one_format():
     plots.FORMATS = both
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _measured_once():
+    """Figures of the same settings are drawn from one measurement; the second runs all the rest of its script."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (errors, modes):
+            patch.setattr(module, "measure", _remembered(module.measure))
+        yield
+
+
+def _remembered(measure):
+    found = {}
+
+    def remembered(command):
+        key = command.settings, command.options.runs
+        if key not in found:
+            found[key] = measure(command)
+        return dict(found[key])
+
+    return remembered
+
+
+@pytest.fixture(scope="session")
+def run_figure():
+    """Return a function that runs a figure's script with intervals from few resamples: others are tested elsewhere."""
+
+    def main(name, arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(statistics, "bootstrap", functools.partial(statistics.bootstrap, resamples=100))
+            main_of(name)(arguments)
+
+    return main
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="session")
-def smoke(runs, tmp_path_factory):
+def smoke(run_figure, runs, tmp_path_factory):
     """Return a function that runs a figure at smoke scale once and gives its results folder."""
     done = {}
 
@@ -33,7 +68,7 @@ def smoke(runs, tmp_path_factory):
             folder = tmp_path_factory.mktemp(name)
             # One device per seed: eight simulated ones only take longer to compile for.
             shared = ["--scale", "smoke", "--results", str(folder), "--runs", str(runs), "--data-axis", "1"]
-            main_of(name)(shared)
+            run_figure(name, shared)
             done[name] = folder
         return done[name]
 
@@ -41,7 +76,7 @@ def smoke(runs, tmp_path_factory):
 
 
 @pytest.fixture
-def complete(smoke, capsys):
+def complete(run_figure, smoke, capsys):
     """Return a function that checks what every figure must leave behind."""
 
     def check(name):
@@ -58,7 +93,7 @@ def complete(smoke, capsys):
         assert all(picture.std() > 0.05 for picture in pictures.values())
         for path in pictures:
             path.unlink()
-        main_of(name)(["--scale", "smoke", "--results", str(folder), "--plot-only"])
+        run_figure(name, ["--scale", "smoke", "--results", str(folder), "--plot-only"])
         for path, picture in pictures.items():
             np.testing.assert_array_equal(matplotlib.image.imread(path), picture)
         assert {path: path.read_bytes() for path in folder.glob("*.csv")} == tables

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from figure_results import readme_rows
 
 from deform_jax import models
 from experiments.common import claims, statistics, tables
@@ -190,7 +191,5 @@ def test_every_claim_names_a_figure_a_place_and_a_rule():
 
 
 def test_the_readme_s_table_is_what_the_committed_results_give():
-    folder = ROOT / "experiments" / "spatial_information"
-    rows = claims.verdicts(si.CLAIMS, folder / "results")
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    assert claims.markdown(claims.best(rows)) in text
+    text, rows = readme_rows("spatial_information")
+    assert claims.markdown(rows) in text

@@ -1,5 +1,6 @@
 """SI's figures of sections 1 and 2 at smoke scale, as their user would run them."""
 
+import jax
 import numpy as np
 import pytest
 import skimage
@@ -130,10 +131,16 @@ def photos(tmp_path):
 
 def test_trained_imagenet_networks_are_probed_with_a_folder_of_photographs(photos, tmp_path, monkeypatch):
     """With a narrow network of random weights in the place of a loaded one, through the real command."""
+    rng = np.random.default_rng(0)
+
+    def weights(leaf):
+        spread = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.0
+        return np.float32(spread * rng.normal(size=leaf.shape))
 
     def load(source, name=None, *, cache=None):
         model = models.create(f"{source}_imagenet", width=1 / 32, num_classes=7)
-        return model, model.init(pretrained_imagenet.jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+        image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+        return model, jax.tree.map(weights, jax.eval_shape(model.init, jax.random.key(0), image))
 
     monkeypatch.setattr(models, "load_pretrained", load)
     results = tmp_path / "results"
