@@ -107,11 +107,29 @@ def slopes(values: statistics.Values) -> dict[str, float]:
 
 
 def panel(axes: Axes, rows: Sequence[tables.Row], state: str) -> None:
-    """Draw G of one task's networks in one state, against A_k of the trained networks with ReLU."""
+    """Draw G of one task's networks in one state, against A_k of the trained networks with ReLU.
+
+    Trained networks as means and bands; mean channels one by one, as ReLU leaves hardly anything of some.
+    """
     _, widths = tables.per_seed(tables.select(rows, state="trained", units="relu", noise="rectified"), "A")
     for (units, noise), look in LOOKS.items():
         _, values = tables.per_seed(tables.select(rows, state=state, units=units, noise=noise), "G")
-        plots.band(axes, widths.mean(axis=0), values, geometric=True, shaded=units == "relu", **look)
+        if state == "trained":
+            plots.band(axes, widths.mean(axis=0), values, geometric=True, shaded=units == "relu", **look)
+        else:
+            axes.plot(widths.mean(axis=0), values.T, **look | {"label": None, "alpha": 0.8, "markersize": 2.5})
+
+
+def limit(axes: Axes, rows: Sequence[tables.Row], theory: Sequence[tables.Row]) -> None:
+    """Show what theory and trained networks span, and say how far beyond it mean channels go."""
+    inside = [row["G"] for row in (*tables.select(rows, state="trained"), *theory) if row["G"] > 0]
+    axes.set_ylim(min(inside) / 2, max(inside) * 1.5)
+    means = tables.select(rows, state="mean_channel")
+    beyond = [row for row in means if row["G"] > max(inside) * 1.5]
+    if beyond:
+        count = f"{len(tables.unique(beyond, 'seed'))} of {len(tables.unique(means, 'seed'))} networks"
+        text = f"{count} beyond, up to {max(row['G'] for row in beyond):.0f}"
+        axes.annotate(text, (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=7)
 
 
 def homogeneous(axes: Axes, theory: Sequence[tables.Row]) -> None:
@@ -140,11 +158,13 @@ def plot(command: cli.Command[Settings], found: Sequence[Sequence[tables.Row]]) 
             one.set_xlabel("effective receptive field $A_k$, pixels")
             one.set_xscale("log")
             one.set_yscale("log")
+        limit(axes[i][-1], tables.select(rows, task=task), tables.select(theory, task=task))
+        for one in axes[i]:
             plots.plain_log_ticks(one)
         axes[i][0].set_ylabel("sensitivity to noise, $G_k$")
     handles = axes[0][1].get_legend_handles_labels()[0] + axes[0][0].get_legend_handles_labels()[0][:1]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    stamp = simple_measures.stamp(cast(Any, command), accuracy) + ", bands ± 2 sd over seeds"
+    stamp = simple_measures.stamp(cast(Any, command), accuracy) + "; bands ± 2 sd over seeds; mean channels one by one"
     print("figure:", plots.save(figure, command.results, "rectification", stamp))
 
 
