@@ -60,7 +60,8 @@ def from_torch(name: str, state: Mapping[str, Any], **settings: Any) -> PyTree:
     _compare("state", name, {key: _torch_shape(variables[path].shape) for path, key in names.items()}, given)
     arrays = {path: _from_torch(given[names[path]], sides.get(path, 1)) for path in variables}
     # Copies, unlike `jax.device_put`'s: the memory is the caller's, who may go on training with it.
-    copies = {path: jnp.array(array, jnp.float32) for path, array in arrays.items()}
+    # Copied by numpy, which is done when it returns; jax's copy may wait while the caller's array changes.
+    copies = {path: jnp.asarray(np.array(array, np.float32)) for path, array in arrays.items()}
     return traverse_util.unflatten_dict(copies)
 
 

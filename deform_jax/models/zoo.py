@@ -61,7 +61,7 @@ def create(name: str, **settings: Any) -> Any:
     Raises:
       ValueError: unknown name or field.
     """
-    known = {**_CIFAR10_FORMS, **_IMAGENET_FORMS, **_BLOCK_VGGS, **_SIMPLE_CNNS}
+    known = {**_CIFAR10_FORMS, **_IMAGENET_FORMS, **_SIMPLE_CNNS, **_BLOCK_VGGS}
     architecture, defaults = known[checks.option("name", name, known)]
     fields = [field for field in architecture.__dataclass_fields__ if field not in ("parent", "name")]
     for setting in settings:

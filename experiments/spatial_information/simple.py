@@ -48,8 +48,8 @@ class Networks:
     channels: int = 1000
     """Channels H of every layer."""
     tasks: tuple[str, ...] = tuple(CASES)
-    """task1 (distances; L = 32, ξ = 11, g = 4; 12 layers, F = 3, stride 1) and task2 (patches; L = 128, ξ = 32; 7
-    layers, F = stride = 2)."""
+    """task1 (distances; L = 32, ξ = 11, g = 4 pixels; 12 layers, F = 3, stride 1) and task2 (patches; L = 128, ξ = 32
+    pixels; 7 layers, F = stride = 2)."""
     seeds_1: int = 4
     """Networks on task 1."""
     seeds_2: int = 10

@@ -17,13 +17,13 @@ class Settings:
     """Which widths and lengths are compared, one network group per entry of each list."""
 
     channels_1: tuple[int, ...] = (100, 300, 1000)
-    """Channels H of the networks on task 1."""
+    """Channels H of the networks on task 1 (distances between two of 32 pixels; 12 layers)."""
     interpolations_1: tuple[int, ...] = (500, 500, 500)
     """Length of their training, times the epochs to interpolation, for each entry of --channels-1."""
     seeds_1: tuple[int, ...] = (4, 4, 4)
     """Number of them, likewise."""
     channels_2: tuple[int, ...] = (100, 300, 1000)
-    """The same for task 2; no entries leave it out."""
+    """The same for task 2 (patches of 32 of 128 pixels; 7 layers); no entries leave it out."""
     interpolations_2: tuple[int, ...] = (500, 500, 500)
     """Likewise."""
     seeds_2: tuple[int, ...] = (10, 10, 10)

@@ -237,7 +237,7 @@ def test_the_listing_and_help_name_figures_settings_units_and_defaults(capsys):
         text = capsys.readouterr().out
         assert f"python -m experiments {name}" in text
         assert "--plot-only" in text
-        assert "pixel" in text.lower() or name.startswith(("fig6", "footnote1"))
+        assert "pixel" in text.lower() or name.startswith(("fig6_filter", "footnote1"))
     with pytest.raises(SystemExit):
         fig3_layer_sensitivity.main(["--scale", "smoke", "--help"])
     assert "default: 16" in capsys.readouterr().out  # the scale's defaults, not the class's
