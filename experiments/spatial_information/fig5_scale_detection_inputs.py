@@ -1,6 +1,7 @@
 """SI Fig. 5: inputs of both scale-detection tasks, in two dimensions and in one, and how many pairs they have."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -43,11 +44,17 @@ class Settings:
 SCALES = {"smoke": Settings(), "demo": Settings(), "paper": Settings()}
 
 
+@functools.cache
+def pairs_of(task: data.ScaleDetection) -> data.PixelPairs:
+    """Return all pairs of a task, enumerated once."""
+    return data.pixel_pairs(task)
+
+
 def measure(wanted: Settings) -> results.Tables:
     """Return the pair counts of every setting (``table``), and the pixels of the images drawn (``examples``)."""
     counts, examples = [], []
     for name, task in PUBLISHED.items():
-        pairs = data.pixel_pairs(task)
+        pairs = pairs_of(task)
         close = int(pairs.labels.sum())
         chosen = {"setting": name, **dataclasses.asdict(task), "shape": " × ".join(map(str, task.shape))}
         head = {key: chosen[key] for key in ("setting", "task", "shape", "scale", "gap", "full_gap")}
@@ -55,13 +62,15 @@ def measure(wanted: Settings) -> results.Tables:
     for seed, (panel, name) in zip(wanted.seeds, DRAWN.items(), strict=True):
         task = PUBLISHED[name]
         choose, move = jax.random.split(jax.random.key(seed))
-        pairs = data.scale_detection(choose, task, train=2)
+        pairs = pairs_of(task)
+        chosen, _ = data.balanced_split(choose, pairs.labels, train=2)
+        positions, labels = pairs.positions[chosen], pairs.labels[chosen]
         flat = len(task.shape) == 1
         law, boundary = ("step", "periodic") if flat else ("neighbourhood", "clamp")
-        moved = data.displace_pixels(move, pairs.train_positions, task.shape, law=law, boundary=boundary)
-        for version, positions in (("image", pairs.train_positions), ("displaced", np.asarray(moved))):
-            for (example, pixel), label in np.ndenumerate(np.repeat(pairs.train_labels[:, None], 2, axis=1)):
-                row, column = (0, *positions[example, pixel])[-2:]
+        moved = data.displace_pixels(move, positions, task.shape, law=law, boundary=boundary)
+        for version, places in (("image", positions), ("displaced", np.asarray(moved))):
+            for (example, pixel), label in np.ndenumerate(np.repeat(labels[:, None], 2, axis=1)):
+                row, column = (0, *places[example, pixel])[-2:]
                 place = {"version": version, "pixel": pixel, "row": int(row), "column": int(column)}
                 examples.append({"panel": panel, "setting": name, "label": int(label), **place})
     return {"table": counts, "examples": examples}
@@ -85,7 +94,7 @@ def background(task: data.ScaleDetection, first: np.ndarray) -> np.ndarray:
         index = [side // int(task.scale) for side in np.indices(task.shape)]
         patches = index[0] if len(index) == 1 else 2 * index[0] + index[1]
         return colors.to_rgba_array(PATCHES)[patches % len(PATCHES), :3].reshape(-1, task.shape[-1], 3)
-    pairs = data.pixel_pairs(task)
+    pairs = pairs_of(task)
     found = np.full((*task.shape, 3), colors.to_rgb(GAP))
     holds = (pairs.positions == first).all(axis=-1)
     for pixel in (0, 1):
