@@ -14,7 +14,7 @@ Values = Mapping[tuple[Any, ...], np.ndarray]
 
 
 def bootstrap(
-    statistic: Callable[[Values], Mapping[str, float]],
+    statistic: Callable[[Values], Mapping[Any, float]],
     values: Values,
     *,
     over: Literal["seeds", "groups"] = "seeds",
