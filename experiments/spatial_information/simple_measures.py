@@ -100,11 +100,15 @@ def sensitivities(represent: Represent, found: Sample) -> dict[str, dict[str, fl
     return {layer: {**part, "R": part["D"] / part["G"] if part["G"] else math.nan} for layer, part in totals.items()}
 
 
-def rows(model: Any, trained: runs.Trained, found: Sample, probe: Probe, task: str) -> list[dict[str, Any]]:
+def rows(
+    model: Any, trained: runs.Trained, found: Sample, probe: Probe, task: str, states: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Return one row per state, shuffle and layer: A_k as measured, D_k, G_k, R_k; nan where all images are alike."""
     case, table = CASES[task], []
     value = data.active_value(case.pairs)
     for state, represent in networks_of(model, trained, probe):
+        if states is not None and state["state"] not in states:
+            continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # said below, once and with the network's name
             widths = probes.effective_receptive_field(represent, case.pairs.shape, value=value, stride=case.stride)

@@ -58,7 +58,7 @@ SCALES = {
         (100, 100),
         (50, 500),
         (3, 1),
-        simple.Probe(share=1.0, draws=4, shuffles=0),
+        simple.Probe(share=1.0, shuffles=0),
     ),
     "paper": Settings(),
 }
@@ -75,8 +75,8 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
         images = simple_measures.sample(wanted.probe, task)
         group = {"channels": networks.channels, "interpolations": networks.interpolations}
         for network in trained:
-            rows = simple_measures.rows(model, network, images, wanted.probe, task)
-            found["table"] += [{**group, **row} for row in rows if row["state"] in ("init", "trained")]
+            rows = simple_measures.rows(model, network, images, wanted.probe, task, states=("init", "trained"))
+            found["table"] += [{**group, **row} for row in rows]
             found["accuracy"].append({**group, **simple_measures.accuracy_row(settings, loaded, network, task)})
     return found
 
