@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import ticker
+
 from deform_jax import training
 from experiments.common import cli, plots, results, tables
 from experiments.spatial_information import combinatorial_measures, combinatorial_statistics, errors, measures, recipes
@@ -111,6 +113,7 @@ def _count_axis(panel: Any, rows: Sequence[tables.Row]) -> None:
 def _error(panel: Any, settings: Settings, rows: Sequence[tables.Row]) -> None:
     for name in tables.unique(rows, "architecture"):
         _line(panel, name, tables.select(rows, architecture=name, measure="error"))
+    panel.set_ylim(bottom=min(row["value"] for row in tables.select(rows, measure="error")) / 2)  # bands go lower
     panel.axhline(1 - 1 / settings.networks.training.features.num_classes, color="0.6", linestyle="--", linewidth=0.8)
     panel.plot([], [], color="0.6", linestyle="--", linewidth=0.8, label="chance")
     panel.plot([], [], color="0.4", linestyle=":", label="at initialisation")
@@ -119,7 +122,7 @@ def _error(panel: Any, settings: Settings, rows: Sequence[tables.Row]) -> None:
 
 
 def _scatter(panel: Any, rows: Sequence[tables.Row], summary: Sequence[tables.Row]) -> None:
-    """Draw the error of every architecture and k against R_f for moved features, networks at chance left out."""
+    """Draw the error of every architecture and k against R_f for moved features, where something was learned."""
     for (name, count), own in combinatorial_statistics.points(rows).items():
         colour, marker, _ = errors.family(name)
         place = tuple(math.exp(own["trained", *key]) for key in (("features", "R"), ("none", "error")))
@@ -154,8 +157,9 @@ def plot_layers(command: cli.Command[Settings], layers: Sequence[tables.Row]) ->
         line[0].set_ylabel("relative sensitivity, $R$")
     for panel in axes[-1]:
         panel.set_xlabel("layer, from the input (0) to the output")
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes[0][0].plot([], [], color="0.4", linestyle=":", label="at initialisation")
-    axes[0][0].legend(fontsize=7)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(counts) + 1)
     print("figure:", plots.save(figure, command.results, "combinatorial_features_layers", _stamp(command)))
 
 

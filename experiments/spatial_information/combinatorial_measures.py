@@ -104,8 +104,8 @@ _render = jax.jit(data.render_features, static_argnums=2)
 def measure(command: cli.Command[Settings]) -> results.Tables:
     """Train or load every network; return its error and sensitivities, those of each layer, and accuracies.
 
-    ``learned`` is 0 for networks that stayed at chance: they count in no correlation. An error is at least that of half
-    a test image, since its logarithm is wanted.
+    ``learned`` is 0 for networks that have not even learned their training images (``recipes.learned``): they count in
+    no correlation. An error is at least that of half a test image, since its logarithm is wanted.
     """
     settings, found = command.settings, {"table": [], "layers": [], "accuracy": []}
     for count in settings.feature_counts:
