@@ -144,10 +144,10 @@ def test_correlations_within_k_are_those_of_what_is_left_after_its_mean():
         found = [row for row in summary if row["statistic"] == kind]
         assert len(found) == 2 * 2 * 3
         for row in found:
-            assert row["value"] == pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-9)
+            assert row["value"] == pytest.approx(stats.pearsonr(a, b)[0], abs=1e-9)
             assert -1 <= row["low"] <= row["value"] + 1e-9 <= row["high"] + 2e-9 <= 1 + 2e-9
             assert row["points"] == 9
-    assert stats.pearsonr(*expected["correlation"]).statistic > 0.5
+    assert stats.pearsonr(*expected["correlation"])[0] > 0.5
     means = [row for row in summary if row["statistic"] == "mean" and row["measure"] == "error"]
     assert [math.log(row["value"]) for row in means[:9]] == pytest.approx(x)
 
