@@ -1,8 +1,9 @@
 """Recipes, pure train steps, device meshes, checkpoints and the loop that joins them."""
 
-from deform_jax.training.checkpoints import Checkpoint, CorruptCheckpointError, load, load_newest, save
+from deform_jax.training.checkpoints import Checkpoint, CorruptCheckpointError, SaveError, load, load_newest, save
 from deform_jax.training.evaluation import EvaluationStream, evaluate
 from deform_jax.training.feed import TrainStream
+from deform_jax.training.interruption import Interrupted
 from deform_jax.training.loop import Run, fit
 from deform_jax.training.losses import cross_entropy, hinge
 from deform_jax.training.mesh import make_mesh, pmapped, replicate, stack, unstack
@@ -14,8 +15,10 @@ __all__ = [
     "Checkpoint",
     "CorruptCheckpointError",
     "EvaluationStream",
+    "Interrupted",
     "Recipe",
     "Run",
+    "SaveError",
     "State",
     "TrainStream",
     "create_state",

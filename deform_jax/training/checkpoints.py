@@ -28,6 +28,10 @@ class CorruptCheckpointError(ValueError):
     """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
 
 
+class SaveError(OSError):
+    """A checkpoint that could not be written; what was there before is as it was."""
+
+
 class Checkpoint(NamedTuple):
     """What a checkpoint holds.
 
@@ -59,6 +63,7 @@ def save(
     Raises:
       TypeError, ValueError: something other than nested dicts of arrays, which would not come back as it was.
       FileExistsError: there is a checkpoint under that name already.
+      SaveError: it could not be written, such as on a full disk; the message says where and why.
     """
     for name, tree in (("variables", variables), ("resume", {} if resume is None else resume)):
         _check_tree(name, tree)
@@ -67,15 +72,30 @@ def save(
     path = pathlib.Path(path).absolute()
     if path.exists():
         raise FileExistsError(f"There is a checkpoint at {path} already. Remove it, or choose another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     items: dict[str, PyTree] = {"variables": variables} | ({} if resume is None else {"resume": resume})
     sums = {name: checksums(tree) for name, tree in items.items()}
     record = json.loads(json.dumps({**(manifest or {}), "checksums": sums}))
     record["seal"] = _seal(record)
     arguments = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(path, args=ocp.args.Composite(**arguments, manifest=ocp.args.JsonSave(record)))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _quietly(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path, args=ocp.args.Composite(**arguments, manifest=ocp.args.JsonSave(record)))
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        raise _unsaved(path, error) from error
     return path
+
+
+def _unsaved(path: pathlib.Path, error: Exception) -> SaveError:
+    """Remove the unfinished folder, which takes room where there may be none; return what to raise."""
+    for unfinished in interrupted(path.parent):
+        if unfinished.name.startswith(f"{path.name}."):
+            shutil.rmtree(unfinished, ignore_errors=True)
+    why = "the disk is full" if "No space left" in str(error) or "quota" in str(error).lower() else _first_line(error)
+    return SaveError(
+        f"The checkpoint at {path} could not be written: {why.removesuffix('.')}. What was saved before is kept. "
+        f"{'Make room' if 'full' in why else 'Mend that'}; the same call then goes on from there."
+    )
 
 
 def load(path: str | os.PathLike, *, resume: bool = False) -> Checkpoint:
@@ -235,13 +255,16 @@ def _read(path: pathlib.Path, names: tuple[str, ...]) -> tuple[dict[str, PyTree]
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Orbax abandons its other reads when one fails; asyncio would log each at length, whenever it is collected."""
-    logger = logging.getLogger("asyncio")
-    before, logger.disabled = logger.disabled, True
+    """Keep what fails to one error: orbax also logs it, and the reads it then abandons whenever they are collected."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        logger.disabled = before
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Training to the end, checkpointed so that a killed run goes on to the same bits."""
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
@@ -13,10 +14,11 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from deform_jax import checks
-from deform_jax.training import resume
+from deform_jax.training import locks, resume
 from deform_jax.training.arguments import check_layout, check_prepare, check_run, run_settings
 from deform_jax.training.evaluation import EvaluationStream, check_loss, evaluator
 from deform_jax.training.feed import Feed, TrainStream, make_feed
+from deform_jax.training.interruption import Interruption
 from deform_jax.training.mesh import make_mesh, stack, unstack
 from deform_jax.training.progress import Progress
 from deform_jax.training.recipe import Recipe
@@ -68,8 +70,12 @@ def fit(
     Each folder receives ``states/init``, ``states/epoch_NNNN`` and ``states/step_NNNNNNNN`` for the chosen epochs and
     steps, ``states/best/N`` (by evaluation accuracy, N the epoch), ``states/final``, and under ``resume/`` the two
     newest steps a run can go on from. Seeds of a group go on together, from the newest step that all of them have in
-    good order. Called again when it is finished, a run is read back at once. Two processes must not train into one
-    folder.
+    good order. Called again when it is finished, a run is read back at once. A second process that comes to train into
+    the same folder says so on stderr and waits, then reads the run back; where there are no file locks (some buckets
+    and network disks), a line says so and it is up to you.
+
+    With ``folders`` and in the main thread, SIGTERM (by which clouds and schedulers announce that they take a machine
+    back) and Ctrl-C end training after a resumable checkpoint of the step at hand.
 
     Args:
       model: module whose ``apply(variables, images, train)`` returns (logits, taps), with a field ``axis_name``.
@@ -94,6 +100,8 @@ def fit(
     Raises:
       ValueError, TypeError: impossible settings (each message says what to do).
       FloatingPointError: the loss became NaN or infinite; nothing is saved from then on.
+      Interrupted: SIGTERM or Ctrl-C; the same call goes on from the step at which it came.
+      SaveError: a checkpoint could not be written, such as on a full disk; earlier ones are kept.
     """
     check_run(recipe, seeds, folders, save_epochs, checkpoint_steps, checkpoint_epochs)
     check_loss(recipe.loss, model)
@@ -111,15 +119,20 @@ def fit(
     members = [Member(int(seed), path, settings, recipe) for seed, path in zip(seeds, paths, strict=True)]
     environment = resume.environment(mesh)
     fresh = [create_state(model, recipe, jax.random.key(seed), shape, per_epoch) for seed in seeds]
-    restored = resume.restore(members, fresh, environment)
-    for member, one in zip(members, fresh, strict=True):
-        member.save_state("init", one, replace=restored is None)
-    feed.start(seeds, recipe.batch_size, None if restored is None else [member.feed for member in members])
-    state, step = stack(restored or fresh, mesh), feed.step(prepare)
-    done = int(jax.device_get(state.step)[0])
-    label = progress if isinstance(progress, str) else "training"
-    bar = Progress(recipe.epochs * per_epoch, done, recipe.batch_size * len(seeds), label, shown=bool(progress))
-    with bar, contextlib.closing(feed):
+    total = recipe.epochs * per_epoch
+    with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(contextlib.closing(feed))
+        refuse = functools.partial(resume.check_settings, members)
+        cleanup.enter_context(locks.held([path for path in paths if path is not None], before_waiting=refuse))
+        restored = resume.restore(members, fresh, environment)
+        for member, one in zip(members, fresh, strict=True):
+            member.save_state("init", one, replace=restored is None)
+        feed.start(seeds, recipe.batch_size, None if restored is None else [member.feed for member in members])
+        state, step = stack(restored or fresh, mesh), feed.step(prepare)
+        done = int(jax.device_get(state.step)[0])
+        label = progress if isinstance(progress, str) else "training"
+        bar = cleanup.enter_context(Progress(total, done, recipe.batch_size * len(seeds), label, shown=bool(progress)))
+        interruption = cleanup.enter_context(Interruption(active=folders is not None))
         for epoch in range(done // per_epoch, recipe.epochs):
             if all(member.ended is not None for member in members):
                 break
@@ -129,13 +142,16 @@ def fit(
                 feed.pace(metrics)
                 done += 1
                 bar.advance(epoch, state.totals)
-                due = checkpoint_steps and done % checkpoint_steps == 0 and done % per_epoch
+                stop = interruption.asked()
+                due = (stop or (checkpoint_steps and done % checkpoint_steps == 0)) and done % per_epoch
                 if done in kept or due:
                     _averages(members, state, epoch + 1)
                 if done in kept:
                     _keep(members, state, f"step_{done:08d}")
                 if due:
                     _save(members, state, environment, feed)
+                if stop and due:
+                    raise interruption.error(done, total)
             averages = _averages(members, state, epoch + 1)
             speed = (per_epoch - first) * recipe.batch_size * len(seeds) / (time.perf_counter() - began)
             rows = [{"epoch": epoch + 1, "step": done, **one, "images_per_second": speed} for one in averages]
@@ -145,9 +161,14 @@ def fit(
             bar.report([member.history[-1] for member in members])
             bar.expect(_last_epoch(members, recipe.epochs) * per_epoch)
             ended = epoch + 1 == recipe.epochs or all(member.ended is not None for member in members)
-            if ended or (epoch + 1) % checkpoint_epochs == 0:
+            if ended or interruption.received or (epoch + 1) % checkpoint_epochs == 0:
                 _save(members, state, environment, feed)
-    return _finish(members, state)
+            if interruption.received and not ended:
+                raise interruption.error(done, total)
+        runs = _finish(members, state)
+        if interruption.received:  # those that are trained next would not hear of it
+            raise interruption.error(done, total)
+        return runs
 
 
 def _evaluator(

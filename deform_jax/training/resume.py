@@ -38,6 +38,7 @@ class Member:
         self.best: dict[str, float] = {}
         self.feed: Any = None
         """The place in a stream at which the run was, None for arrays."""
+        self._init_damaged = False
         self.ended: State | None = None
         """Where the run was done before its last epoch, if it was: other seeds of its group may still go on."""
 
@@ -47,6 +48,7 @@ class Member:
             return
         path = self.folder / "states" / name
         if path.exists():
+            replace = replace or (name == "init" and self._init_damaged)
             if not replace or _holds(path, state):
                 return
             shutil.rmtree(path)
@@ -137,6 +139,7 @@ class Member:
             before = checkpoints.load(self.folder / "states" / "init").manifest.get("settings", self.settings)
         except checkpoints.CorruptCheckpointError as error:
             print(f"{error} It is no longer known which settings the run had.", file=sys.stderr)
+            self._init_damaged = True
             return
         # Runs from before the recipe had some field were trained by its default. Other names that only one of the two
         # has are of another version of this package, and no difference.
@@ -155,10 +158,15 @@ class Member:
             shutil.rmtree(path)
 
 
-def restore(members: Sequence[Member], fresh: Sequence[State], environment: dict[str, Any]) -> list[State] | None:
-    """Return the states at the newest step that every seed of the group has in good order, or None."""
+def check_settings(members: Sequence[Member]) -> None:
+    """Refuse folders that hold runs of other seeds, models, recipes or image shapes."""
     for member in members:
         member.check_settings()
+
+
+def restore(members: Sequence[Member], fresh: Sequence[State], environment: dict[str, Any]) -> list[State] | None:
+    """Return the states at the newest step that every seed of the group has in good order, or None."""
+    check_settings(members)
     reached = {member.seed: member.steps() for member in members}
     step, found = _newest(members, set.intersection(*reached.values()))
     ahead = [f"{max(steps)} of seed {seed}" for seed, steps in reached.items() if max(steps, default=0) > step]
