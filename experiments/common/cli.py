@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 import functools
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
+from deform_jax import training
 from experiments.common import settings as common
 from experiments.common import tables
 
@@ -122,11 +124,17 @@ def script(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     def wrapped(arguments: list[str] | None = None) -> None:
         try:
             main(arguments)
+        except training.Interrupted as error:
+            print(error, file=sys.stderr)
+            sys.exit(128 + error.signal)  # as a shell reports a process that the signal ended
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+        except (OSError, FloatingPointError, training.CorruptCheckpointError) as error:
+            sys.exit(f"error: {error}")
         except (ValueError, TypeError) as error:
             if not str(error).startswith("Argument `"):
                 raise
-            sys.exit(f"error: {error}")
-        except (FileNotFoundError, ConnectionError, FloatingPointError) as error:
             sys.exit(f"error: {error}")
         except ImportError as error:
             if "pip install" not in str(error):

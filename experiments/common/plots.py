@@ -161,12 +161,10 @@ def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib
     """Write ``stem`` in each of ``FORMATS`` with the stamp below, and return the first one's path."""
     lines = textwrap.wrap(stamp, width=int(19 * figure.get_figwidth()))
     figure.supxlabel("\n".join(lines), fontsize=6.5, color="0.35")
-    folder.mkdir(parents=True, exist_ok=True)
     for suffix in FORMATS:
-        temporary = folder / f".{stem}.{suffix}"
         metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
-        figure.savefig(temporary, format=suffix, metadata=metadata)
-        temporary.replace(folder / f"{stem}.{suffix}")
+        with tables.atomic(folder / f"{stem}.{suffix}", "wb") as file:
+            figure.savefig(file, format=suffix, metadata=metadata)
         figure.set_layout_engine("none")  # laid out once, for all formats alike
     plt.close(figure)
     return folder / f"{stem}.{FORMATS[0]}"

@@ -13,6 +13,7 @@ Tables = dict[str, list[dict[str, Any]]]
 def measured(command: cli.Command, measure: Callable[[], Tables], *names: str) -> list[list[dict[str, Any]]]:
     """Return the named tables, made by ``measure`` and written with their provenance, or with ``--plot-only`` read."""
     if not command.options.plot_only:
+        tables.check_writable("results", command.results)
         began = time.perf_counter()
         for name, rows in measure().items():
             tables.write(command.results / f"{name}.csv", rows)

@@ -1,5 +1,6 @@
 """Train a network, or load it if the same settings trained it before."""
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -11,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from deform_jax import models, training
+from deform_jax.training import locks
 from experiments.common import cli, tables
 from experiments.common import settings as common
 from experiments.common.tasks import Task, Training
@@ -74,11 +76,13 @@ def train_or_load(
     identity = _Identity(settings) if downsampling is None else _Identity(settings, downsampling)
     label = settings.network if downsampling is None else f"{settings.network}-{downsampling}"
     base = options.runs / f"{label}-{common.digest(identity)}"
-    tables.write_json(base / "settings.json", common.as_dict(identity))
     paths = {seed: base / f"seed_{seed:03d}" for seed in seeds}
     found = {seed: loaded for seed in seeds if (loaded := _load(seed, paths[seed], settings.selection)) is not None}
     model = build(settings, downsampling, task.num_classes)
     missing = [seed for seed in seeds if seed not in found]
+    if missing:
+        tables.check_writable("runs", base)
+        tables.write_json(base / "settings.json", common.as_dict(identity))
     # Where a training set is to be fitted, the test set waits for the end: it would take longer than the epochs.
     held_out = task.evaluation if task.validation is None else task.validation
     to_fit = settings.recipe.stop_accuracy is not None or settings.recipe.stop_interpolation is not None
@@ -125,16 +129,32 @@ class _Identity:
 def _load(seed: int, path: pathlib.Path, selection: str) -> Trained | None:
     if not (path / "states" / "final").is_dir():
         return None
-    try:
-        init, final = (training.load(path / "states" / name) for name in ("init", "final"))
-        chosen = final if selection == "final" else training.load(_newest_best(path))
-    except (training.CorruptCheckpointError, FileNotFoundError) as error:
-        # Set the damaged run aside, never over it, and train that seed again.
-        aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-        path.rename(aside)
-        print(f"{error}\nThe run was moved to {aside}; seed {seed} is trained again.", file=sys.stderr)
-        return None
+    with contextlib.suppress(training.CorruptCheckpointError, FileNotFoundError):
+        return _read(seed, path, selection)
+    tables.check_writable("runs", path)
+    with locks.held([path]):  # another command may have found the damage too, and trained the seed again
+        try:
+            return _read(seed, path, selection)
+        except (training.CorruptCheckpointError, FileNotFoundError) as error:
+            if (path / "states" / "final").is_dir():
+                _set_aside(path)
+                print(f"{error}\nSeed {seed} is trained again.", file=sys.stderr)
+    return None
+
+
+def _read(seed: int, path: pathlib.Path, selection: str) -> Trained:
+    init, final = (training.load(path / "states" / name) for name in ("init", "final"))
+    chosen = final if selection == "final" else training.load(_newest_best(path))
     return Trained(seed, init.variables, chosen.variables, final.manifest["history"], path)
+
+
+def _set_aside(path: pathlib.Path) -> None:
+    """Move a damaged run, never over another one, even where the clock has gone back."""
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}+")
+    path.rename(aside)
+    print(f"The run was moved to {aside}.", file=sys.stderr)
 
 
 def _newest_best(path: pathlib.Path) -> pathlib.Path:

@@ -1,14 +1,17 @@
 """Tidy tables: CSV on disk, one row per single measurement, written whole or not at all."""
 
+import contextlib
 import csv
 import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+
+from deform_jax import checks
 
 Row = Mapping[str, Any]
 
@@ -40,28 +43,40 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
         return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-class atomic:
-    """Context manager: a text file that replaces ``path`` only when the block ended without an error."""
+@contextlib.contextmanager
+def atomic(path: pathlib.Path, mode: Literal["w", "wb"] = "w") -> Iterator[Any]:
+    """Open a file that replaces ``path`` only when the block ended without an error, and reached the disk.
 
-    def __init__(self, path: pathlib.Path):
-        self._path = path
+    Killed at any moment, or written by several at once, ``path`` holds the whole of one content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary, newline, encoding = pathlib.Path(name), *((None, None) if mode == "wb" else ("", "utf-8"))
+    try:
+        with os.fdopen(handle, mode, newline=newline, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
-    def __enter__(self) -> Any:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        self._temporary = pathlib.Path(name)
-        self._file = os.fdopen(handle, "w", newline="", encoding="utf-8")
-        return self._file
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            self._temporary.chmod(0o644)
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink()
+def check_writable(option: str, folder: pathlib.Path) -> None:
+    """Refuse a folder that cannot be written to, before the work whose outcome is to go there.
+
+    Raises:
+      ValueError: it cannot be made, or takes no file; the message names the command line's ``option``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))  # a full disk takes files, but nothing into them
+    except OSError as error:
+        remedy = f"Make it writable, or choose another with --{option}."
+        checks.fail(option, "be a folder to write to", f"{folder} is none ({error.strerror})", remedy)
 
 
 def unique(rows: Iterable[Row], name: str) -> list[Any]:
