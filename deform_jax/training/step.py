@@ -45,7 +45,9 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
         loss = losses.of(state.recipe.loss, logits, batch["labels"], smoothing).mean()
         accuracy = losses.correct(logits, batch["labels"]).mean()
         if axis_name is not None:
-            loss, accuracy = jax.lax.pmean((loss, accuracy), axis_name)
+            # One by one: jax 0.7.2 cannot differentiate the mean of a pair of which one has no gradient.
+            loss = jax.lax.pmean(loss, axis_name)
+            accuracy = jax.lax.pmean(accuracy, axis_name)
         return loss, (updated.get("batch_stats", {}), accuracy)
 
     (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
