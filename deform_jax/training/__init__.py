@@ -6,7 +6,8 @@ from deform_jax.training.feed import TrainStream
 from deform_jax.training.interruption import Interrupted
 from deform_jax.training.loop import Run, fit
 from deform_jax.training.losses import cross_entropy, hinge
-from deform_jax.training.mesh import make_mesh, pmapped, replicate, stack, unstack
+from deform_jax.training.mesh import make_mesh, pmapped
+from deform_jax.training.placement import replicate, stack, unstack
 from deform_jax.training.recipe import Recipe
 from deform_jax.training.state import State, create_state
 from deform_jax.training.step import epoch_order, indexed_train_step, prepared_train_step, train_step

@@ -6,11 +6,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from deform_jax import checks
-from deform_jax.training.mesh import check_batch
+from deform_jax.training.mesh import check_batch, host_part, mesh_processes
 from deform_jax.training.recipe import Recipe
 
 
@@ -46,7 +47,10 @@ def check_prepare(*functions: Any) -> None:
 
 
 def check_layout(seeds: int, batch_size: int, count: int, mesh: Mesh) -> None:
-    """Refuse a group of seeds, or a batch, that does not suit the mesh or the training set."""
+    """Refuse a group of seeds, or a batch, that does not suit the mesh or the training set; and a mesh of others."""
+    if jax.process_index() not in mesh_processes(mesh):
+        checks.fail("mesh", f"have devices of this process, {jax.process_index()}", "it has none")
+    host_part(mesh)
     if seeds != mesh.shape["seed"]:
         requirement = f"be as many as the mesh's seed axis is long, {mesh.shape['seed']}"
         checks.fail("seeds", requirement, f"{seeds} were given")

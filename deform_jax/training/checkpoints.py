@@ -1,6 +1,7 @@
 """Checkpoints: one orbax folder per saved state, renamed into place whole, with a checksum per array inside.
 
-Orbax makes the write atomic; the checksums make a damaged file an error instead of wrong numbers.
+Orbax makes the write atomic; the checksums make a damaged file an error instead of wrong numbers. Several processes
+that hold the same arrays write one checkpoint together, on a disk that all see; it is read anywhere.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import pathlib
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from deform_jax import checks
+from deform_jax.training import joint_saves, processes
 from deform_jax.typing import PyTree
 
 
@@ -47,7 +49,12 @@ class Checkpoint(NamedTuple):
 
 
 def save(
-    path: str | os.PathLike, variables: PyTree, *, resume: PyTree | None = None, manifest: dict[str, Any] | None = None
+    path: str | os.PathLike,
+    variables: PyTree,
+    *,
+    resume: PyTree | None = None,
+    manifest: dict[str, Any] | None = None,
+    among: Sequence[int] | None = None,
 ) -> pathlib.Path:
     """Write a checkpoint folder; it appears under ``path`` only when it is complete.
 
@@ -55,7 +62,9 @@ def save(
       path: the folder to make; its parent is made too.
       variables: nested dicts of arrays, ``{"params": …, "batch_stats": …}``; at least one array.
       resume: further nested dicts of arrays, or None.
-      manifest: JSON-serialisable facts to keep with it.
+      manifest: JSON-serialisable facts to keep with it; of several processes, those of the first.
+      among: the processes, in ascending order, that call this together and write it together; all hold the arrays
+        whole. None: this one alone.
 
     Returns:
       The absolute path.
@@ -76,10 +85,10 @@ def save(
     sums = {name: checksums(tree) for name, tree in items.items()}
     record = json.loads(json.dumps({**(manifest or {}), "checksums": sums}))
     record["seal"] = _seal(record)
-    arguments = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
+    arguments = {name: ocp.args.PyTreeSave(joint_saves.placed(tree, among)) for name, tree in items.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _quietly(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _quietly(), joint_saves.writer(among) as checkpointer:
             checkpointer.save(path, args=ocp.args.Composite(**arguments, manifest=ocp.args.JsonSave(record)))
     except Exception as error:  # orbax and tensorstore raise many kinds
         raise _unsaved(path, error) from error
@@ -98,12 +107,15 @@ def _unsaved(path: pathlib.Path, error: Exception) -> SaveError:
     )
 
 
-def load(path: str | os.PathLike, *, resume: bool = False) -> Checkpoint:
+def load(path: str | os.PathLike, *, resume: bool = False, arrays: bool = True) -> Checkpoint:
     """Read a checkpoint and compare every array, and the manifest, with its checksum.
+
+    Each process that calls this reads by itself.
 
     Args:
       path: the folder that ``save`` made.
       resume: also read the part that only a continued run needs.
+      arrays: False reads the manifest only, and leaves ``variables`` empty.
 
     Returns:
       A ``Checkpoint`` with numpy leaves, wherever it was saved from.
@@ -118,7 +130,7 @@ def load(path: str | os.PathLike, *, resume: bool = False) -> Checkpoint:
     trees, record, problem = {}, {}, None
     with _quietly():
         try:
-            trees, record = _read(path, ("variables", "resume") if resume else ("variables",))
+            trees, record = _read(path, (("variables", "resume") if resume else ("variables",)) if arrays else ())
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             problem = _first_line(error)
         if problem is not None:
@@ -127,7 +139,7 @@ def load(path: str | os.PathLike, *, resume: bool = False) -> Checkpoint:
         raise CorruptCheckpointError(f"The checkpoint at {path} cannot be read: {problem}")
     for name, tree in trees.items():
         _verify(path, name, tree, record["checksums"][name])
-    return Checkpoint(trees["variables"], trees.get("resume"), record)
+    return Checkpoint(trees.get("variables", {}), trees.get("resume"), record)
 
 
 def steps(folder: str | os.PathLike) -> list[pathlib.Path]:
@@ -177,7 +189,12 @@ def checksums(tree: PyTree) -> dict[str, list]:
 
 
 def _words(leaf: Any) -> Any:
-    """Spare numpy's 64-bit arrays the rounding to 32 bits that ``jit`` would begin with."""
+    """Spare numpy's 64-bit arrays the rounding to 32 bits that ``jit`` would begin with.
+
+    Of an array that is whole in several processes, each sums its own copy.
+    """
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf.addressable_data(0)
     if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.itemsize > 4:
         return np.ascontiguousarray(leaf).reshape(-1).view(np.uint32)
     return leaf
@@ -234,12 +251,15 @@ def _read(path: pathlib.Path, names: tuple[str, ...]) -> tuple[dict[str, PyTree]
         resume=ocp.PyTreeCheckpointHandler(),
         manifest=ocp.JsonCheckpointHandler(),
     )
-    with ocp.Checkpointer(handler) as checkpointer:
+    alone = ocp.options.MultiprocessingOptions(primary_host=processes.index(), active_processes={processes.index()})
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         record = checkpointer.restore(path, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())).manifest
         if not isinstance(record, dict) or "variables" not in record.get("checksums", {}):
             raise ValueError("its manifest holds no checksums")
         if "seal" in record and record["seal"] != _seal({k: v for k, v in record.items() if k != "seal"}):
             raise ValueError("its manifest is damaged")
+        if not names:
+            return {}, record
         structure = checkpointer.metadata(path).item_metadata
         # As numpy, so that a run saved on eight devices loads on one.
         arguments = {

@@ -11,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from deform_jax import checks
-from deform_jax.training.mesh import INDEXED, host_part, make_mesh, pmapped, replicate, stack
+from deform_jax.training.mesh import INDEXED, host_part, make_mesh, pmapped
+from deform_jax.training.placement import everywhere, replicate, spread, stack
 from deform_jax.training.step import Prepare, indexed_evaluate_step, prepared_evaluate_step
 from deform_jax.typing import PyTree
 
@@ -57,6 +58,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return mean ``loss`` (cross-entropy in nats) and ``accuracy`` of one network over a whole set: every image once.
 
+    Each process does it by itself, on its first device.
+
     Args:
       model: module of this package.
       variables: its variables, ``{"params": …, "batch_stats": …}``.
@@ -68,7 +71,7 @@ def evaluate(
     Raises:
       TypeError, ValueError: an entry missing, of another shape or kind, or labels that are not the model's classes.
     """
-    mesh = make_mesh(devices=jax.devices()[:1])
+    mesh = make_mesh(devices=jax.local_devices()[:1])
     return evaluator(model, evaluation, prepare, mesh, loss)(stack([variables], mesh))[0]
 
 
@@ -95,7 +98,7 @@ def evaluator(
 
     def evaluate_all(variables: PyTree) -> list[dict[str, float]]:
         # One at a time: independent programs with collectives, in flight together, can lock up simulated devices.
-        sums = [jax.device_get(step(variables, batch)) for batch in batches()]
+        sums = [everywhere(step(variables, batch)) for batch in batches()]
         means = {
             name: np.stack([part[key] for part in sums]).sum(axis=0, dtype=np.float64) / count
             for name, key in (("loss", "loss"), ("accuracy", "correct"))
@@ -110,10 +113,11 @@ Batches = Callable[[], Iterator[Mapping[str, Any]]]
 
 def _indexed(dataset: Mapping[str, jax.Array], mesh: Mesh) -> tuple[int, Any, Batches]:
     placed = replicate(dataset, mesh)
-    count, size = _sizes(placed["images"].shape[0], BATCH, mesh)
+    count, size = _sizes(dataset["images"].shape[0], BATCH, mesh)
     order = np.full(-(-count // size) * size, -1, np.int32)
     order[:count] = np.arange(count)
-    return count, placed["images"][:1], lambda: ({**placed, "order": part} for part in order.reshape(-1, size))
+    parts = [spread(part, mesh, P("data")) for part in order.reshape(-1, size)]
+    return count, dataset["images"][:1], lambda: ({**placed, "order": part} for part in parts)
 
 
 def _streamed(stream: Any, model: nn.Module, mesh: Mesh) -> tuple[int, Any, Batches]:

@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from deform_jax import checks
 from deform_jax.training.evaluation import check_classes, check_set
-from deform_jax.training.mesh import BATCH, INDEXED, host_part, pmapped, replicate
+from deform_jax.training.mesh import BATCH, INDEXED, host_part, pmapped
+from deform_jax.training.placement import replicate, spread
 from deform_jax.training.step import Metrics, Prepare, epoch_order, indexed_train_step, prepared_train_step
 
 AHEAD = 2
@@ -127,7 +128,7 @@ class IndexedFeed:
         """See ``Feed``."""
         orders = [np.asarray(_order(jax.random.key(s), epoch, self.count, self._batch_size)) for s in self._seeds]
         for order in np.stack(orders, axis=1)[first:]:
-            yield {**self._placed, "order": order}
+            yield {**self._placed, "order": spread(order, self._mesh, P("seed", "data"))}
 
     def states(self) -> list[Any]:
         """See ``Feed``: none, since the step says it all."""

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +14,13 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from deform_jax import checks
-from deform_jax.training import locks, resume
+from deform_jax.training import locks, processes, resume
 from deform_jax.training.arguments import check_layout, check_prepare, check_run, run_settings
 from deform_jax.training.evaluation import EvaluationStream, check_loss, evaluator
 from deform_jax.training.feed import Feed, TrainStream, make_feed
 from deform_jax.training.interruption import Interruption
-from deform_jax.training.mesh import make_mesh, stack, unstack
+from deform_jax.training.mesh import is_shared, make_mesh, mesh_processes, row_processes, rows_held
+from deform_jax.training.placement import everywhere, held, stack, unstack
 from deform_jax.training.progress import Progress
 from deform_jax.training.recipe import Recipe
 from deform_jax.training.resume import Member
@@ -77,6 +78,11 @@ def fit(
     With ``folders`` and in the main thread, SIGTERM (by which clouds and schedulers announce that they take a machine
     back) and Ctrl-C end training after a resumable checkpoint of the step at hand.
 
+    Several processes train together where ``jax.distributed`` is initialised: all make the same call, with equal data
+    (each reads its own part of a ``TrainStream``) and a mesh over the devices of all, and all return the same. Each
+    seed's checkpoints are written, once, by the processes that hold it; so the folders must be on a disk that all see.
+    What was saved goes on under any other number of processes and devices.
+
     Args:
       model: module whose ``apply(variables, images, train)`` returns (logits, taps), with a field ``axis_name``.
       recipe: optimiser settings.
@@ -116,25 +122,31 @@ def fit(
     kept = {checks.integer("save_steps", one, minimum=1, maximum=recipe.epochs * per_epoch) for one in save_steps}
     paths = [pathlib.Path(f).absolute() for f in folders] if folders is not None else [None] * len(seeds)
     settings = run_settings(model, recipe, (n, *shape))
-    members = [Member(int(seed), path, settings, recipe) for seed, path in zip(seeds, paths, strict=True)]
-    environment = resume.environment(mesh)
-    fresh = [create_state(model, recipe, jax.random.key(seed), shape, per_epoch) for seed in seeds]
-    total = recipe.epochs * per_epoch
+    members = [
+        Member(int(seed), path, settings, recipe, row)
+        for seed, path, row in zip(seeds, paths, row_processes(mesh), strict=True)
+    ]
+    environment, among, mine = resume.environment(mesh), mesh_processes(mesh), rows_held(mesh)
+    fresh = [
+        create_state(model, recipe, jax.random.key(seed), shape, per_epoch) if row in mine else None
+        for row, seed in enumerate(seeds)
+    ]
+    total, leads = recipe.epochs * per_epoch, processes.index() == among[0]
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(contextlib.closing(feed))
-        refuse = functools.partial(resume.check_settings, members)
-        cleanup.enter_context(locks.held([path for path in paths if path is not None], before_waiting=refuse))
-        restored = resume.restore(members, fresh, environment)
+        cleanup.enter_context(_locked([path for path in paths if path is not None], members, among))
+        restored = resume.restore(members, fresh, environment, among)
         for member, one in zip(members, fresh, strict=True):
             member.save_state("init", one, replace=restored is None)
         feed.start(seeds, recipe.batch_size, None if restored is None else [member.feed for member in members])
         state, step = stack(restored or fresh, mesh), feed.step(prepare)
-        done = int(jax.device_get(state.step)[0])
+        done = int(held(state.step)[0])
         label = progress if isinstance(progress, str) else "training"
-        bar = cleanup.enter_context(Progress(total, done, recipe.batch_size * len(seeds), label, shown=bool(progress)))
+        shown = bool(progress) and leads
+        bar = cleanup.enter_context(Progress(total, done, recipe.batch_size * len(seeds), label, shown=shown))
         interruption = cleanup.enter_context(Interruption(active=folders is not None))
         for epoch in range(done // per_epoch, recipe.epochs):
-            if all(member.ended is not None for member in members):
+            if all(member.ended for member in members):
                 break
             began, first = time.perf_counter(), done % per_epoch
             for batch in feed.batches(epoch, first):
@@ -160,15 +172,27 @@ def fit(
                 _keep(members, state, f"epoch_{epoch + 1:04d}")
             bar.report([member.history[-1] for member in members])
             bar.expect(_last_epoch(members, recipe.epochs) * per_epoch)
-            ended = epoch + 1 == recipe.epochs or all(member.ended is not None for member in members)
+            ended = epoch + 1 == recipe.epochs or all(member.ended for member in members)
             if ended or interruption.received or (epoch + 1) % checkpoint_epochs == 0:
                 _save(members, state, environment, feed)
             if interruption.received and not ended:
                 raise interruption.error(done, total)
-        runs = _finish(members, state)
+        runs = _finish(members, state, mesh)
         if interruption.received:  # those that are trained next would not hear of it
             raise interruption.error(done, total)
         return runs
+
+
+@contextlib.contextmanager
+def _locked(folders: list[pathlib.Path], members: Sequence[Member], among: tuple[int, ...]) -> Iterator[None]:
+    """Hold the locks of the folders: the first process for all, while the others wait for it as long as it takes."""
+    with contextlib.ExitStack() as cleanup:
+        if folders:
+            processes.check_shared(folders[0].parent, among=among)
+        own = folders if processes.index() == among[0] else []
+        lock = locks.held(own, before_waiting=functools.partial(resume.check_settings, members))
+        processes.jointly(lambda: cleanup.enter_context(lock), among=among, timeout=math.inf)
+        yield
 
 
 def _evaluator(
@@ -185,13 +209,13 @@ def _evaluator(
 
 def _averages(members: Sequence[Member], state: State, epoch: int) -> list[dict[str, float]]:
     """Return each seed's loss and accuracy over the epoch so far; a loss that is no number ends the run."""
-    totals = jax.device_get(state.totals)
+    totals = everywhere(state.totals)
     rows = [
         {"loss": float(loss / count), "accuracy": float(correct / count)}
         for loss, correct, count in zip(totals["loss"], totals["correct"], totals["count"], strict=True)
     ]
     for member, row in zip(members, rows, strict=True):
-        if not math.isfinite(row["loss"]) and member.ended is None:
+        if not math.isfinite(row["loss"]) and not member.ended:
             raise FloatingPointError(
                 f"The loss of seed {member.seed} became {row['loss']} in epoch {epoch}. Lower the learning rate (it is "
                 f"{state.recipe.learning_rate:g}) or add warm-up epochs; what was saved before is kept."
@@ -202,14 +226,14 @@ def _averages(members: Sequence[Member], state: State, epoch: int) -> list[dict[
 def _close_epoch(
     members: Sequence[Member], state: State, rows: list[dict[str, float]], evaluations: list[dict]
 ) -> None:
-    going = [member for member in members if member.ended is None]
+    going = [member for member in members if not member.ended]
     for member, row, evaluation in zip(members, rows, evaluations, strict=True):
-        if member.ended is None:
+        if not member.ended:
             member.add(row | {f"evaluation_{name}": value for name, value in evaluation.items()})
     if not any(evaluations) and not any(member.done() for member in going):
         return  # nothing to keep, and a copy of all arrays would take longer than a short epoch
     for member, one in zip(members, unstack(state), strict=True):
-        if member.ended is None:
+        if not member.ended:
             member.save_best(one)
             if member.done():
                 member.end(one)
@@ -222,7 +246,7 @@ def _last_epoch(members: Sequence[Member], epochs: int) -> int:
 
 def _keep(members: Sequence[Member], state: State, name: str) -> None:
     for member, one in zip(members, unstack(state), strict=True):
-        if member.ended is None:
+        if not member.ended:
             member.save_state(name, one)
 
 
@@ -230,11 +254,17 @@ def _save(members: Sequence[Member], state: State, environment: dict[str, Any], 
     for member, one, place in zip(members, unstack(state), feed.states(), strict=True):
         member.feed = place
         member.save_resume(member.held(one), environment)
+    # No process goes on before every seed has this step: each keeps two only, and they must have one in common.
+    processes.barrier("checkpoint", among=sorted({process for member in members for process in member.among}))
 
 
-def _finish(members: Sequence[Member], state: State) -> list[Run]:
-    runs = []
-    for member, one in zip(members, map(Member.held, members, unstack(state)), strict=True):
+def _finish(members: Sequence[Member], state: State, mesh: Mesh) -> list[Run]:
+    final = list(map(Member.held, members, unstack(state)))
+    for member, one in zip(members, final, strict=True):
         member.save_state("final", one)
-        runs.append(Run(member.seed, one.variables, member.history))
-    return runs
+    variables = [None if one is None else one.variables for one in final]
+    if is_shared(mesh):
+        # Leaf by leaf, since a device may not have room for every seed's arrays at once.
+        variables = unstack(jax.tree.map(everywhere, stack(variables, mesh)))
+        processes.barrier("finished", among=mesh_processes(mesh))
+    return [Run(member.seed, one, member.history) for member, one in zip(members, variables, strict=True)]

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from deform_jax import checks
@@ -26,30 +25,84 @@ INDEXED: Mapping[str, P] = {"images": P(), "labels": P(), "order": P("seed", "da
 def make_mesh(seed: int = 1, data: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
     """Return a mesh with axes ``("seed", "data")`` over ``seed * data`` devices.
 
+    Devices of several processes (``jax.distributed``) take part equally: with more than needed, the first ones of each
+    process. Each process has whole rows, or an equal part of one row.
+
     Args:
       seed: how many seeds train side by side.
       data: over how many devices each seed's batch is split.
       devices: the devices to use, all of this process group's by default; with more than needed, the first ones.
 
     Raises:
-      ValueError: more devices asked for than there are, or a number that does not divide theirs (the message lists
-        the layouts that fit).
+      ValueError: more devices asked for than there are, a number that does not divide theirs, or a layout in which a
+        process would have part of a row and part of another (the message lists the layouts that fit).
     """
-    devices = list(jax.devices() if devices is None else devices)
     checks.integer("seed", seed, minimum=1)
     checks.integer("data", data, minimum=1)
-    count = len(devices)
-    if count % (seed * data):
-        layouts = [f"{s} × {d}" for s in range(1, count + 1) for d in range(1, count // s + 1) if count % (s * d) == 0]
+    blocks = _blocks(devices)
+    count, fitting = sum(map(len, blocks)), layouts(devices)
+    if (seed, data) not in fitting:
+        requirement = f"divide the number of devices, {count}"
+        if len(blocks) > 1:
+            requirement += f", and give each of the {len(blocks)} processes whole rows, or an equal part of one"
         checks.fail(
             "seed × data",
-            f"divide the number of devices, {count}",
+            requirement,
             f"{seed} × {data} = {seed * data} was given",
-            f"Layouts that would: {', '.join(layouts)}.",
+            f"Layouts that would: {', '.join(f'{s} × {d}' for s, d in fitting)}.",
         )
-    grid = np.asarray(devices[: seed * data], dtype=object).reshape(seed, data)
+    chosen = [device for block in blocks for device in block[: seed * data // len(blocks)]]
+    grid = np.asarray(chosen, dtype=object).reshape(seed, data)
     # Newer jax makes axes Explicit by default; these steps are written for Auto.
     return Mesh(grid, ("seed", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def layouts(devices: Sequence[Any] | None = None) -> list[tuple[int, int]]:
+    """Return every (seed, data) that ``make_mesh`` takes, in ascending order."""
+    blocks = _blocks(devices)
+    count = sum(map(len, blocks))
+    pairs = [(s, d) for s in range(1, count + 1) for d in range(1, count // s + 1) if count % (s * d) == 0]
+    return [(s, d) for s, d in pairs if _is_in_blocks(s * d, d, len(blocks))]
+
+
+def _is_in_blocks(devices: int, data: int, processes: int) -> bool:
+    """Whether equal blocks of the devices, row after row, are whole rows or equal parts of one."""
+    width = devices // processes
+    return devices % processes == 0 and (data % width == 0 or width % data == 0)
+
+
+def _blocks(devices: Sequence[Any] | None) -> list[list[Any]]:
+    """Return the devices of each process, which must be equally many."""
+    blocks: dict[int, list[Any]] = {}
+    for device in sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index):
+        blocks.setdefault(device.process_index, []).append(device)
+    if len({len(block) for block in blocks.values()}) > 1:
+        given = ", ".join(f"{len(block)} of process {process}" for process, block in blocks.items())
+        checks.fail("devices", "be equally many of each process", given)
+    if len(blocks) > 1 and not jax.distributed.is_initialized():
+        remedy = "Call `jax.distributed.initialize()` first, or give `jax.local_devices()`."
+        checks.fail("devices", "be of this process, or of several that know of one another", "they do not", remedy)
+    return list(blocks.values())
+
+
+def is_shared(mesh: Mesh) -> bool:
+    """Whether the mesh has devices of several processes."""
+    return len(mesh_processes(mesh)) > 1
+
+
+def mesh_processes(mesh: Mesh) -> tuple[int, ...]:
+    """Return the processes that have devices in the mesh."""
+    return tuple(sorted({device.process_index for device in mesh.devices.flat}))
+
+
+def row_processes(mesh: Mesh) -> list[tuple[int, ...]]:
+    """Return, for each seed, the processes that have devices in its row."""
+    return [tuple(sorted({device.process_index for device in row})) for row in mesh.devices]
+
+
+def rows_held(mesh: Mesh) -> list[int]:
+    """Return the seeds in whose rows this process has devices."""
+    return [row for row, among in enumerate(row_processes(mesh)) if jax.process_index() in among]
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
@@ -79,41 +132,6 @@ def host_part(mesh: Mesh) -> tuple[list[int], tuple[int, int]]:
         given = f"those of process {jax.process_index()} stand at {np.argwhere(mine).tolist()}"
         checks.fail("mesh", "give each process a block of devices, all equally wide", given, "Reorder the devices.")
     return rows.tolist(), (int(columns[0]) // width, mesh.shape["data"] // width)
-
-
-def stack(trees: Sequence[PyTree], mesh: Mesh) -> PyTree:
-    """Stack one pytree per seed along a new leading axis and lay it out over the mesh's ``seed`` axis.
-
-    Raises:
-      ValueError: the number of trees is not the length of the ``seed`` axis.
-    """
-    if len(trees) != mesh.shape["seed"]:
-        checks.fail("trees", f"be as many as the seed axis is long, {mesh.shape['seed']}", f"{len(trees)} were given")
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    return jax.device_put(stacked, NamedSharding(mesh, P("seed")))
-
-
-def unstack(tree: PyTree) -> list[PyTree]:
-    """Return the pytree of each seed, the inverse of ``stack``, on the host: numpy arrays, and keys as they were.
-
-    Copied shard by shard. Indexing arrays that are spread over devices would start one program with a collective per
-    leaf and seed: 20 times as slow, and on simulated devices it can lock up.
-    """
-    host = jax.tree.map(_on_host, tree)
-    count = jax.tree.leaves(host)[0].shape[0]
-    return [jax.tree.map(lambda leaf, i=i: leaf[i, ...], host) for i in range(count)]
-
-
-def _on_host(leaf: Any) -> Any:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        bits = jnp.asarray(np.array(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
-    return np.array(leaf)
-
-
-def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Place a whole copy of every array on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
 def pmapped(

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from deform_jax.training.placement import held
+
 
 class Progress:
     """A tqdm bar (epoch, loss, accuracy, images/s, time left), or one line per epoch where tqdm is not installed."""
@@ -39,7 +41,7 @@ class Progress:
         now = time.monotonic()
         if self._bar is None or now - self._looked < 0.5:
             return
-        sums: dict[str, Any] = jax.device_get(totals)
+        sums: dict[str, Any] = held(totals)  # this process's seeds: what all hold, all would have to look at
         count = sums["count"].sum()
         self._bar.set_postfix(
             epoch=epoch + 1,

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from deform_jax import checks
-from deform_jax.training import checkpoints
+from deform_jax.training import checkpoints, processes
+from deform_jax.training.mesh import mesh_processes
 from deform_jax.training.recipe import Recipe
 from deform_jax.training.state import State
 
@@ -25,10 +26,21 @@ class Member:
 
     After an epoch the variables to keep are saved first and the resumable step last: a run killed at any moment
     repeats what followed its newest resumable step, finds the same arrays saved already, and replaces others.
+
+    Where several processes train, all know every seed's records. ``among`` are those that hold its arrays and write its
+    checkpoints together, of which the first removes; to the others its state is None, and they touch no file of it.
     """
 
-    def __init__(self, seed: int, folder: pathlib.Path | None, settings: dict[str, Any], recipe: Recipe | None = None):
-        self.seed, self.folder = seed, folder
+    def __init__(
+        self,
+        seed: int,
+        folder: pathlib.Path | None,
+        settings: dict[str, Any],
+        recipe: Recipe | None = None,
+        among: tuple[int, ...] = (0,),
+    ):
+        self.seed, self.folder, self.among = seed, folder, among
+        self.mine, self._leads = processes.index() in among, processes.index() == among[0]
         self._stop_accuracy = None if recipe is None else recipe.stop_accuracy
         self._stop_interpolation = None if recipe is None else recipe.stop_interpolation
         self._interpolated: int | None = None
@@ -39,24 +51,23 @@ class Member:
         self.feed: Any = None
         """The place in a stream at which the run was, None for arrays."""
         self._init_damaged = False
-        self.ended: State | None = None
-        """Where the run was done before its last epoch, if it was: other seeds of its group may still go on."""
+        self.ended = False
+        """Whether the run was done before its last epoch: other seeds of its group may still go on."""
+        self._end: State | None = None
 
-    def save_state(self, name: str, state: State, *, replace: bool = True) -> None:
+    def save_state(self, name: str, state: State | None, *, replace: bool = True) -> None:
         """Keep the variables under ``states/name``; with ``replace``, in the place of other or damaged ones."""
-        if self.folder is None:
+        if self.folder is None or state is None:
             return
         path = self.folder / "states" / name
-        if path.exists():
-            replace = replace or (name == "init" and self._init_damaged)
-            if not replace or _holds(path, state):
-                return
-            shutil.rmtree(path)
-        step = int(state.step) if self.ended is None else self.history[-1]["step"]
+        replace = replace or (name == "init" and self._init_damaged)
+        if not processes.agreed(self._leads and _has_room(path, state, replace), among=self.among):
+            return
+        step = self.history[-1]["step"] if self.ended else int(state.step)
         record = {"step": step, "history": self.history, "settings": self.settings}
-        checkpoints.save(path, state.variables, manifest=record)
+        checkpoints.save(path, state.variables, manifest=record, among=self.among)
 
-    def save_best(self, state: State) -> None:
+    def save_best(self, state: State | None) -> None:
         """Keep the variables with the best evaluation accuracy so far; the ones before go with the next resume."""
         accuracy, epoch = self.history[-1].get("evaluation_accuracy"), int(self.history[-1]["epoch"])
         if accuracy is not None and accuracy > self.best.get("accuracy", -math.inf):
@@ -84,25 +95,27 @@ class Member:
         last = self.last_epoch()
         return last is not None and self.history[-1]["epoch"] >= last
 
-    def end(self, state: State) -> None:
+    def end(self, state: State | None) -> None:
         """Mark the run as ended, and keep its end."""
-        self.ended = state
+        self.ended, self._end = True, state
         self.save_state("final", state)
 
-    def held(self, state: State) -> State:
+    def held(self, state: State | None) -> State | None:
         """Return the state, or the one in which the run ended, with only the group's count of steps going on."""
-        return state if self.ended is None else self.ended.replace(step=state.step)
+        return state if self._end is None or state is None else self._end.replace(step=state.step)
 
-    def save_resume(self, state: State, environment: dict[str, Any]) -> None:
+    def save_resume(self, state: State | None, environment: dict[str, Any]) -> None:
         """Keep everything the run needs to go on, and the two newest such steps."""
-        if self.folder is None:
+        if self.folder is None or state is None:
             return
         step, folder = int(state.step), self.folder / "resume"
         record = {"step": step, "history": self.history, "best": self.best, "feed": self.feed}
         record |= {"environment": environment}
-        checkpoints.save(folder / str(step), state.variables, resume=_resumable(state), manifest=record)
-        checkpoints.prune(folder, keep=2)
-        self._clear()
+        path, rest = folder / str(step), _resumable(state)
+        checkpoints.save(path, state.variables, resume=rest, manifest=record, among=self.among)
+        if self._leads:
+            checkpoints.prune(folder, keep=2)
+            self._clear()
 
     def steps(self) -> set[int]:
         """Return the steps to go on from, unread, after removing what a kill left unfinished."""
@@ -112,20 +125,20 @@ class Member:
         return {int(path.name) for path in checkpoints.steps(self.folder / "resume")}
 
     def load(self, step: int) -> checkpoints.Checkpoint:
-        """Return a resumable step."""
+        """Return a resumable step; only its records, where its arrays are other processes'."""
         path = pathlib.Path(self.folder or "") / "resume" / str(step)
-        found = checkpoints.load(path, resume=True)
-        if found.resume is None:
+        found = checkpoints.load(path, resume=True, arrays=self.mine)
+        if found.resume is None and self.mine:
             raise checkpoints.CorruptCheckpointError(f"The checkpoint at {path} lacks what a run needs to go on.")
         return found
 
-    def begin(self, step: int, record: dict[str, Any]) -> None:
-        """Take up the records of ``step`` and remove what was saved after it."""
+    def begin(self, step: int, record: dict[str, Any], *, removes: bool) -> None:
+        """Take up the records of ``step`` and, in the process to which that falls, remove what was saved after it."""
         self.history, self._interpolated = [], None
         for row in record.get("history", []):
             self.add(row)
         self.best, self.feed = record.get("best", {}), record.get("feed")
-        if self.folder is not None:
+        if self.folder is not None and removes:
             for path in checkpoints.steps(self.folder / "resume"):
                 if int(path.name) > step:
                     shutil.rmtree(path)
@@ -133,7 +146,7 @@ class Member:
 
     def check_settings(self) -> None:
         """Refuse a folder that holds a run of another seed, model, recipe or image shape."""
-        if self.folder is None or not (self.folder / "states" / "init").exists():
+        if self.folder is None or not self.mine or not (self.folder / "states" / "init").exists():
             return
         try:
             before = checkpoints.load(self.folder / "states" / "init").manifest.get("settings", self.settings)
@@ -164,21 +177,33 @@ def check_settings(members: Sequence[Member]) -> None:
         member.check_settings()
 
 
-def restore(members: Sequence[Member], fresh: Sequence[State], environment: dict[str, Any]) -> list[State] | None:
-    """Return the states at the newest step that every seed of the group has in good order, or None."""
-    check_settings(members)
-    reached = {member.seed: member.steps() for member in members}
-    step, found = _newest(members, set.intersection(*reached.values()))
+def restore(
+    members: Sequence[Member],
+    fresh: Sequence[State | None],
+    environment: dict[str, Any],
+    among: tuple[int, ...] = (0,),
+) -> list[State | None] | None:
+    """Return the states at the newest step that every seed of the group has in good order, or None.
+
+    Of several processes, ``among`` whom the group trains, the first lists and removes; each reads the seeds it holds.
+    """
+    leads = processes.index() == among[0]
+    processes.jointly(lambda: check_settings(members), among=among)
+    listed = [sorted(member.steps()) for member in members] if leads else []
+    reached = dict(zip([member.seed for member in members], processes.agreed(listed, among=among), strict=True))
+    step, found = _newest(members, set.intersection(*map(set, reached.values())), among)
     ahead = [f"{max(steps)} of seed {seed}" for seed, steps in reached.items() if max(steps, default=0) > step]
-    if ahead:
+    if ahead and leads:
         goal = f"step {step}, the newest that every seed has in good order" if found else "the start"
         print(f"Going back to {goal}, from step {', '.join(ahead)}.", file=sys.stderr)
     for i, member in enumerate(members):
-        member.begin(step, found[i].manifest if found else {})
+        member.begin(step, found[i].manifest if found else {}, removes=leads)
+    processes.barrier("begin", among=among)  # nothing is written before all of that is removed
     if not found:
         return None
-    _announce(found[0].manifest["environment"], environment)
-    restored = [_restored(state, one) for state, one in zip(fresh, found, strict=True)]
+    if leads:
+        _announce(found[0].manifest["environment"], environment)
+    restored = [None if state is None else _restored(state, one) for state, one in zip(fresh, found, strict=True)]
     for member, one in zip(members, restored, strict=True):
         if member.done():
             member.end(one)
@@ -193,18 +218,34 @@ def environment(mesh: Mesh) -> dict[str, Any]:
         "jaxlib": importlib.metadata.version("jaxlib"),
         "device": mesh.devices.flat[0].device_kind,
         "mesh": dict(mesh.shape),
+        "processes": len(mesh_processes(mesh)),
         "cores": cores,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 
-def _newest(members: Sequence[Member], common: set[int]) -> tuple[int, list[checkpoints.Checkpoint]]:
+def _newest(
+    members: Sequence[Member], common: set[int], among: tuple[int, ...]
+) -> tuple[int, list[checkpoints.Checkpoint]]:
     for step in sorted(common, reverse=True):
+        found = []
         try:
-            return step, [member.load(step) for member in members]
+            found = [member.load(step) for member in members]
         except checkpoints.CorruptCheckpointError as error:
             print(error, file=sys.stderr)
+        if all(processes.gathered(bool(found), among=among)):
+            return step, found
     return 0, []
+
+
+def _has_room(path: pathlib.Path, state: State, replace: bool) -> bool:
+    """Whether the state is to be saved there; what it replaces is removed."""
+    if not path.exists():
+        return True
+    if not replace or _holds(path, state):
+        return False
+    shutil.rmtree(path)
+    return True
 
 
 def _holds(path: pathlib.Path, state: State) -> bool:
@@ -240,6 +281,7 @@ def _restored(fresh: State, found: checkpoints.Checkpoint) -> State:
 
 
 def _announce(before: dict[str, Any], now: dict[str, Any]) -> None:
+    before = {"processes": 1} | before
     changed = [f"{name} {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         print(f"Going on under other conditions, so not to the same bits: {', '.join(changed)}.", file=sys.stderr)

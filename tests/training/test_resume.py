@@ -72,7 +72,7 @@ def uninterrupted(tmp_path_factory):
 def pickled(monkeypatch):
     """Checkpoints as plain pickles, renamed into place like orbax's, for many runs in little time."""
 
-    def save(path, variables, *, resume=None, manifest=None):
+    def save(path, variables, *, resume=None, manifest=None, among=None):
         record = {**manifest, "checksums": {"variables": checkpoints.checksums(variables)}}
         record["checksums"]["resume"] = checkpoints.checksums(resume)
         unfinished = path.with_name(path.name + ".orbax-checkpoint-tmp")
@@ -82,7 +82,7 @@ def pickled(monkeypatch):
         unfinished.rename(path)
         return path
 
-    def load(path, *, resume=False):
+    def load(path, *, resume=False, arrays=True):
         try:
             record = json.loads((path / "manifest" / "metadata").read_text())
             variables, rest = pickle.loads((path / "arrays").read_bytes())
@@ -213,7 +213,7 @@ def test_going_on_alone_and_on_other_devices(uninterrupted, halfway, capsys):
 def test_other_conditions_are_named():
     now = resume.environment(training.make_mesh(2, 4))
     assert now["mesh"] == {"seed": 2, "data": 4}
-    assert set(now) == {"jax", "jaxlib", "device", "mesh", "cores", "xla_flags"}
+    assert set(now) == {"jax", "jaxlib", "device", "mesh", "processes", "cores", "xla_flags"}
     assert json.loads(json.dumps(now)) == now  # as the manifest gives it back
 
 
