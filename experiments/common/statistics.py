@@ -45,7 +45,13 @@ def bootstrap(
     generator = np.random.default_rng(seed)
     counts = {key[0]: len(array) for key, array in values.items()}
     resample = _seeds_resampled if over == "seeds" else _groups_resampled
-    samples = [statistic(resample(generator, values, counts)) for _ in range(resamples)]
+    known: dict[tuple[int, ...], Mapping[Any, float]] = {}
+    samples = []
+    for _ in range(resamples):
+        drawn, chosen = resample(generator, values, counts)
+        if drawn not in known:  # of three seeds there are 27 samples
+            known[drawn] = statistic(chosen())
+        samples.append(known[drawn])
     widening = _widening(list(counts.values()) if over == "seeds" else [len(counts)])
     rows = []
     for name, value in statistic(values).items():
@@ -63,17 +69,24 @@ def _fisher(correlation: float) -> float:
     return float(np.arctanh(np.clip(correlation, -1 + 1e-12, 1 - 1e-12)))
 
 
-def _seeds_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Values:
+Resample = tuple[tuple[int, ...], Callable[[], Values]]
+"""What was drawn, and the values of it."""
+
+
+def _seeds_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Resample:
     chosen = {group: generator.integers(count, size=count) for group, count in counts.items()}
-    return {key: array.take(chosen[key[0]], axis=0) for key, array in values.items()}
+    drawn = tuple(np.concatenate(list(chosen.values())).tolist())
+    return drawn, lambda: {key: array.take(chosen[key[0]], axis=0) for key, array in values.items()}
 
 
-def _groups_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Values:
+def _groups_resampled(generator: np.random.Generator, values: Values, counts: Mapping[Any, int]) -> Resample:
     names, of = list(counts), {group: [] for group in counts}
     for key, array in values.items():
         of[key[0]].append((key[1:], array))
-    drawn = generator.integers(len(names), size=len(names))
-    return {((i, names[n]), *rest): array for i, n in enumerate(drawn) for rest, array in of[names[n]]}
+    drawn = generator.integers(len(names), size=len(names)).tolist()
+    return tuple(drawn), lambda: {
+        ((i, names[n]), *rest): array for i, n in enumerate(drawn) for rest, array in of[names[n]]
+    }
 
 
 def name_of(group: Any) -> Any:
