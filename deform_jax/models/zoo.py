@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from deform_jax import checks
 from deform_jax.models.alexnet import AlexNet
-from deform_jax.models.block_vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS, BlockVGG
+from deform_jax.models.block_vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS, TINY_BLOCKS, BlockVGG
 from deform_jax.models.efficientnet import EfficientNetB0
 from deform_jax.models.fully_connected import FullyConnected
 from deform_jax.models.lenet import LeNet
@@ -35,6 +35,7 @@ _IMAGENET_FORMS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 }
 _BLOCK_VGGS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "block_vgg_cifar10": (BlockVGG, {"blocks": CIFAR10_BLOCKS}),
+    "block_vgg_tiny": (BlockVGG, {"blocks": TINY_BLOCKS}),
     "block_vgg_imagenet": (BlockVGG, {"blocks": IMAGENET_BLOCKS, "num_classes": 1000}),
 }
 _SIMPLE_CNNS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
@@ -55,6 +56,7 @@ def create(name: str, **settings: Any) -> Any:
       name: one of ``models.ZOO``, such as ``"vgg11_bn"`` (SI's forms for CIFAR10); one of ``models.IMAGENET_ZOO``, such
         as ``"vgg11_bn_imagenet"`` (torchvision's forms); ``"block_vgg_cifar10"`` (2x32, 2x64, 2x128, 2x256; 10
         classes) or ``"block_vgg_imagenet"`` (2x64, 2x128, 3x256, 3x512, 3x512; 1000 classes), both LS section 2.2;
+        ``"block_vgg_tiny"`` (one layer per block of the former; ours, to try things out);
         ``"simple_cnn_stride1"`` (12 layers, F = 3) or ``"simple_cnn_stride2"`` (7 layers, F = 2), SI section 4.
       **settings: fields of its class, such as ``num_classes`` and ``width``.
 

@@ -43,7 +43,7 @@ class Training:
     image_size: int = 224
     """stream:NAME: pixels per side of the crops."""
     network: str = "block_vgg_cifar10"
-    """Architecture: block_vgg_cifar10 or block_vgg_imagenet."""
+    """Architecture: block_vgg_cifar10, block_vgg_imagenet or, to try things out, block_vgg_tiny."""
     width: float = 1.0
     """Factor on all channel counts."""
     initial_gain: float = 1.0

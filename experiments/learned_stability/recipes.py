@@ -39,6 +39,7 @@ SMOKE = Networks(
     seeds=2,
     training=Training(
         dataset="fashion_mnist_subset",
+        network="block_vgg_tiny",
         width=1 / 16,
         train_images=256,
         recipe=training.Recipe(epochs=1, batch_size=64),

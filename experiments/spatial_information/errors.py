@@ -235,7 +235,8 @@ def legend(axes: Any, rows: Sequence[tables.Row], **keywords: Any) -> None:
     for colour, marker, label in dict.fromkeys(family(name) for name in tables.unique(rows, "architecture")):
         edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
         axes.plot([], [], color=colour, marker=marker, markersize=5, linestyle="none", label=label, **edge)
-    axes.legend(fontsize=6.5, **keywords)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=6.5, **keywords)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

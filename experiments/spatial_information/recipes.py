@@ -79,7 +79,7 @@ def only(networks: Networks, architectures: Sequence[str]) -> Networks:
 SMOKE = Networks(
     architectures=("fc_l2", "fc_l4", "lenet"),
     seeds=2,
-    full_width=FULLY_CONNECTED,
+    adam_rate=0.01,
     training=Training(
         dataset="fashion_mnist_subset",
         width=1 / 16,
