@@ -1,6 +1,7 @@
 """List every figure, or run one: `python -m experiments [FIGURE [ARGUMENTS]]`."""
 
 import ast
+import functools
 import importlib
 import pathlib
 import runpy
@@ -13,6 +14,7 @@ PAPERS = {
 }
 
 
+@functools.cache
 def figures() -> dict[str, tuple[str, str]]:
     """Return {figure: (paper's folder, first line of its docstring)}, read without importing the scripts."""
     found = {}

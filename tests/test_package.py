@@ -103,11 +103,11 @@ def test_readme_s_first_two_bash_blocks_run_the_main_job_and_the_tests():
 
 
 def test_readme_s_python_runs(capsys):
-    """All snippets in one namespace, as a reader would type them."""
+    """All snippets in one namespace, as a reader would type them, but for a quarter of the images."""
     namespace = {}
     for block in blocks("python"):
-        exec(block, namespace)
-    assert namespace["deformed"].shape == (128, 32, 32, 1)
+        exec(block.replace("[:128]", "[:32]"), namespace)
+    assert namespace["deformed"].shape == (32, 32, 32, 1)
     assert len(capsys.readouterr().out.splitlines()) == len(namespace["sensitivity"]) == 13
     assert len(namespace["smoothness"]) == 8
     smoother = deform_jax.probes.filter_statistics(namespace["smoother"], deform_jax.probes.total_variation, size=3)

@@ -55,8 +55,8 @@ class Training:
     """Use only the first so many training images (None: all). deformed_templates: images per epoch (None: 12,800).
     scale_detection and combinatorial: so many, equally many of each class, besides those held out."""
     test_images: int | None = None
-    """scale_detection: test pairs, half of them close; None: all that are neither trained on nor held out.
-    combinatorial: test images."""
+    """Use only the first so many test images (None: all). scale_detection: test pairs, half of them close (None: all
+    that are neither trained on nor held out). combinatorial: so many."""
     augment: bool = True
     """Random crop (4 px zero padding) and horizontal flip while training; not for deformed_templates. Streams always
     train on random resized crops and flips."""
@@ -169,7 +169,8 @@ def load_task(settings: Training, options: cli.Options) -> Task:
         count = settings.train_images or TEMPLATE_IMAGES
         images, prepare = data.deformed_templates(images, key, strength=settings.strength, train_images=count)
         return Task(images, prepare, prepare.prepare)
-    images, validation = _cut(images, settings.train_images), None
+    images = _cut(_cut(images, "train", settings.train_images), "test", settings.test_images)
+    validation = None
     clean = dataclasses.replace(data.Prepare.from_images(images.train_images), noise=settings.noise)
     if settings.validation_images:
         images, validation = data.validation_split(key, images, settings.validation_images)
@@ -203,8 +204,8 @@ def _check(settings: Training) -> None:
             sys.exit(f"error: --dataset {settings.dataset} needs --train-images, the number of training {what}.")
         if settings.dataset == FEATURES and settings.test_images is None:
             sys.exit("error: --dataset combinatorial needs --test-images, the number of test images.")
-    elif settings.test_images is not None:
-        sys.exit("error: --test-images is for --dataset scale_detection or combinatorial; elsewhere all are taken.")
+    elif settings.test_images is not None and settings.task == "deformed_templates":
+        sys.exit("error: --test-images does not go with --task deformed_templates, which takes all.")
     for name in ("noise", "validation_images"):
         value, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
         if value < 0:
@@ -216,8 +217,10 @@ def _check(settings: Training) -> None:
 def _streamed(settings: Training, options: cli.Options) -> Task:
     if settings.task != "original":
         sys.exit(f"error: --task {settings.task} needs images in memory, but --dataset {settings.dataset} is streamed.")
-    if settings.train_images is not None:
-        sys.exit("error: --train-images is for images in memory; a part of a streamed set is a TFDS set of its own.")
+    for part in ("train", "test"):
+        if getattr(settings, f"{part}_images") is not None:
+            remedy = "a part of a streamed set is a TFDS set of its own"
+            sys.exit(f"error: --{part}-images is for images in memory; {remedy}.")
     images = data.stream(
         settings.dataset.removeprefix(STREAM),
         folder=options.data_folder,
@@ -254,11 +257,12 @@ def _combinations(settings: Training) -> Task:
     return Task(images, prepare, prepare, validation, features=split)
 
 
-def _cut(images: data.ImageSet, count: int | None) -> data.ImageSet:
+def _cut(images: data.ImageSet, part: Literal["train", "test"], count: int | None) -> data.ImageSet:
+    """Return the set with the first ``count`` of its training or test images."""
     if count is None:
         return images
-    if not 1 <= count <= len(images.train_images):
-        sys.exit(f"error: --train-images must be 1 to {len(images.train_images)}, but {count} was given.")
-    return dataclasses.replace(
-        images, train_images=images.train_images[:count], train_labels=images.train_labels[:count]
-    )
+    known = {name: getattr(images, name) for name in (f"{part}_images", f"{part}_labels")}
+    available = len(known[f"{part}_images"])
+    if not 1 <= count <= available:
+        sys.exit(f"error: --{part}-images must be 1 to {available}, but {count} was given.")
+    return dataclasses.replace(images, **{name: array[:count] for name, array in known.items()})

@@ -30,7 +30,8 @@ class Settings:
 def _templates(networks: recipes.Networks, epochs: int, **changes: Any) -> recipes.Networks:
     recipe = dataclasses.replace(networks.training.recipe, epochs=epochs)
     return recipes.with_training(
-        networks, {"task": "deformed_templates", "augment": False, "recipe": recipe, **changes}
+        networks,
+        {"task": "deformed_templates", "test_images": None, "augment": False, "recipe": recipe, **changes},
     )
 
 

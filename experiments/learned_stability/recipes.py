@@ -42,6 +42,7 @@ SMOKE = Networks(
         network="block_vgg_tiny",
         width=1 / 16,
         train_images=256,
+        test_images=256,
         recipe=training.Recipe(epochs=1, batch_size=64),
     ),
 )

@@ -84,6 +84,7 @@ SMOKE = Networks(
         dataset="fashion_mnist_subset",
         width=1 / 16,
         train_images=256,
+        test_images=256,
         augment=False,
         validation_images=64,
         selection="best",

@@ -122,8 +122,17 @@ def test_the_seed_of_the_task_decides_and_nothing_else():
         ({"validation_images": -2}, "error: --validation-images must not be negative; -2 given."),
         ({"selection": "best"}, "error: --selection best takes held-out images"),
         (
-            {"dataset": "fashion_mnist_subset", "recipe": training.Recipe(), "test_images": 8},
-            "error: --test-images is for --dataset scale_detection or combinatorial; elsewhere all are taken.",
+            {"dataset": "stream:x", "recipe": training.Recipe(), "train_images": None, "test_images": 8},
+            "error: --test-images is for images in memory",
+        ),
+        (
+            {
+                "dataset": "fashion_mnist_subset",
+                "recipe": training.Recipe(),
+                "task": "deformed_templates",
+                "test_images": 8,
+            },
+            "error: --test-images does not go with --task deformed_templates, which takes all.",
         ),
     ],
     ids=str,
