@@ -36,10 +36,11 @@ def main(arguments: list[str]) -> int:
             print("\n".join([title, *lines, ""] if lines else []), end="\n" if lines else "")
         print("Each figure has its own --help, with every setting, its unit and its default.")
         print("python -m experiments claims PAPER tests the paper's claims on the results that are there.")
+        print("python -m experiments costs estimates what every figure costs to train.")
         return 0
     name, *rest = arguments
-    if name == "claims":
-        return importlib.import_module("experiments.common.claims").main(rest)
+    if name in ("claims", "costs"):
+        return importlib.import_module(f"experiments.common.{name}").main(rest)
     if name not in known:
         print(f"There is no figure {name!r}. Known: {', '.join(known)}.", file=sys.stderr)
         return 2
