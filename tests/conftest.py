@@ -1,9 +1,12 @@
 """Eight simulated CPU devices, a compilation cache, and strict numerics, set before jax is first imported."""
 
+import gc
 import importlib.util
+import logging
 import mmap
 import os
 import pathlib
+import sys
 
 # Unoptimised code: these networks are tiny, and compiling them is what takes the time. A training step compiles in a
 # quarter of it with XLA's older loop emitters, in one piece rather than in one per thread.
@@ -39,6 +42,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture
+def abandoned_reads(monkeypatch):
+    """Contain what orbax leaves behind when one of several reads fails.
+
+    It abandons the others: their callbacks find its event loop closed, and asyncio logs their errors when they are
+    collected. Inside pytest, that formats tracebacks in the middle of anything, even of parsing code (which CPython
+    3.11 does not survive: "AST constructor recursion depth mismatch").
+    """
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", True)
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
