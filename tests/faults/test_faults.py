@@ -26,8 +26,8 @@ def test_a_run_killed_within_a_save_goes_on_to_the_same_bits(root):
 @pytest.mark.usefixtures("abandoned_reads")
 def test_damage_to_any_kind_of_file_is_found_or_harmless(root):
     found = fault_files.damaged_checkpoint(root, 1, resumed=False)
-    assert found.tried > 40
-    assert int(found.outcome.split()[0]) > 15  # the others: files that orbax writes and does not read again
+    assert found.tried >= 36  # 18 kinds of files, each deleted and with a bit flipped
+    assert int(found.outcome.split()[0]) > 12  # the others: files that orbax writes and does not read again
 
 
 def test_a_figure_s_other_settings_leave_the_older_run_alone(root):
