@@ -123,7 +123,7 @@ PIXEL_PAIRS = Training(
 """Task 1 in two dimensions (SI 3, B.1, Fig. 8); the numbers of test and of held-out pairs are ours."""
 SCALE_DETECTION: Mapping[str, Networks] = {
     "smoke": Networks(
-        architectures=("fc_l2", "lenet", "vgg11"),
+        architectures=("fc_l2", "vgg11"),
         seeds=2,
         full_width=FULLY_CONNECTED,
         training=dataclasses.replace(

@@ -7,17 +7,20 @@ import matplotlib.image
 import numpy as np
 import pytest
 from figure_results import main_of
+from matplotlib import layout_engine
 
 from experiments.common import plots, statistics
 from experiments.spatial_information import errors, modes
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _pictures_in_one_format():
-    """What drawing costs is mostly text; one test asks for the other format."""
-    both, plots.FORMATS = plots.FORMATS, plots.FORMATS[:1]
-    yield
-    plots.FORMATS = both
+def _pictures_drawn_fast():
+    """Most of what drawing costs is text, again and again to arrange panels; one test asks for both formats."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "FORMATS", plots.FORMATS[:1])
+        patch.setitem(plots.STYLE, "savefig.dpi", 50)
+        patch.setattr(layout_engine.ConstrainedLayoutEngine, "execute", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
