@@ -1,6 +1,7 @@
 """Weights from PyTorch's modules and back; the oracle is PyTorch itself.
 
-``DEFORM_JAX_FULL=1`` also compares every ImageNet form at its full width, on 224 × 224 pixels (a few minutes, 4 GB).
+``DEFORM_JAX_FULL=1`` compares every ImageNet form, narrow and at its full width on 224 × 224 pixels (a few minutes, 4 GB);
+else one narrow network of each build.
 """
 
 import functools
@@ -14,6 +15,10 @@ from narrow_networks import CLASSES, NARROW, message, same, state_of, variables
 
 from deform_jax import models
 from deform_jax.models import convert
+
+
+FULL = os.environ.get("DEFORM_JAX_FULL") == "1"
+BUILDS = ("alexnet_imagenet", "vgg11_imagenet", "vgg11_bn_imagenet", "resnet18_imagenet", "resnet50_imagenet")
 
 
 @functools.cache
@@ -33,7 +38,7 @@ def relative_error(model, values, net, oracles, size):
     return np.abs(logits - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", [*models.IMAGENET_ZOO, "vgg11_bn", "resnet18"])
+@pytest.mark.parametrize("name", [*(models.IMAGENET_ZOO if FULL else BUILDS), "vgg11_bn", "resnet18"])
 def test_logits_are_torch_s(oracles, name):
     """To 1e-4; rounding makes 1e-6. Of 96 and 64 pixels, 2 × 2 are left to average adaptively."""
     net = oracles.network(name, NARROW, CLASSES)
@@ -43,7 +48,7 @@ def test_logits_are_torch_s(oracles, name):
     assert relative_error(model, converted, net, oracles, size) < 1e-4
 
 
-@pytest.mark.skipif(os.environ.get("DEFORM_JAX_FULL") != "1", reason="minutes and gigabytes")
+@pytest.mark.skipif(not FULL, reason="minutes and gigabytes")
 @pytest.mark.parametrize("name", models.IMAGENET_ZOO)
 def test_logits_are_torch_s_at_full_width(oracles, name, tmp_path):
     import torch
