@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from deform_jax import checks
 from deform_jax.probes import pairs
 from deform_jax.probes.distances import DISTANCES, widen
-from deform_jax.probes.pieces import block_sum, each_image
+from deform_jax.probes.pieces import block_sum, each_image, join, split
 from deform_jax.probes.represent import read_taps
 from deform_jax.typing import Represent, Taps
 
@@ -78,8 +78,8 @@ def _in_chunks(
     steps = -(-n // chunk)
     size = -(-n // steps)
 
-    def split(x: Array) -> Array:
-        return fill(x, steps * size).reshape(steps, size, *x.shape[1:])
+    def chunks(x: Array) -> Array:
+        return split(fill(x, steps * size), steps)
 
     def step(seen: dict[str, pairs.Moments], batch: tuple) -> tuple[dict, tuple[Taps, ...]]:
         part, versions_of_part, weight = batch
@@ -87,7 +87,7 @@ def _in_chunks(
         seen = {tap: pairs.merge(seen[tap], pairs.moments(clean[tap], distance, weight)) for tap in seen}
         return seen, differences
 
-    batches = (split(images), tuple(map(split, versions)), (jnp.arange(steps * size) < n).reshape(steps, size))
+    batches = (chunks(images), tuple(map(chunks, versions)), split(jnp.arange(steps * size) < n, steps))
     if not pairs.streams(distance, normaliser):
         normalisers = pairs.normalisers(read_taps(represent, images), distance, normaliser)
         _, differences = lax.scan(step, {}, batches)
@@ -96,7 +96,7 @@ def _in_chunks(
         empty = jax.eval_shape(lambda x: {tap: pairs.moments(value, distance) for tap, value in x.items()}, first)
         seen, differences = lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), empty), batches)
         normalisers = OrderedDict((tap, pairs.mean_distance(seen[tap], distance)) for tap in first)
-    return jax.tree.map(lambda d: d.reshape(steps * size, *d.shape[2:])[:n], differences), normalisers
+    return jax.tree.map(lambda d: join(d)[:n], differences), normalisers
 
 
 def read(

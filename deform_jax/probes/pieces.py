@@ -4,6 +4,7 @@ XLA fuses a reduction with the layer before it, computing that layer again, and 
 two reductions share: a cosine distance between two whole taps holds three more taps. In a loop it holds one row.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -26,7 +27,27 @@ def each_image(function: Callable[..., PyTree], *taps: Float[Array, "n ..."]) ->
     def flat(rows: tuple[Array, ...]) -> PyTree:
         return function(*(row.reshape(-1) for row in rows))
 
-    return jax.vmap(flat)(taps) if taps[0].size < LARGE else lax.map(flat, taps)
+    if taps[0].size < LARGE:
+        return jax.vmap(flat)(taps)
+    # As many at a time as there are devices: were it one, each device would be sent the images of all others.
+    steps = len(taps[0]) // math.gcd(len(taps[0]), jax.device_count())
+
+    def step(i: Array) -> PyTree:
+        # Reshaped in here, since outside it would be a copy of every tap.
+        groups = (tap.reshape(-1, steps, *tap.shape[1:]) for tap in taps)
+        return jax.vmap(flat)(tuple(lax.dynamic_index_in_dim(group, i, axis=1, keepdims=False) for group in groups))
+
+    return jax.tree.map(join, lax.map(step, jnp.arange(steps)))
+
+
+def split(x: Float[Array, "n ..."], steps: int) -> Float[Array, "steps n_by_steps ..."]:
+    """Image i to step i modulo ``steps``: images that are spread over devices are so in every step, and stay there."""
+    return x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1)
+
+
+def join(x: Float[Array, "steps n_by_steps ..."]) -> Float[Array, "n ..."]:
+    """The images of all steps in the order they had before :func:`split`."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
 def block_sum(term: Callable[..., Array], *taps: Float[Array, "n ..."]) -> Array:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from deform_jax import checks
 from deform_jax.probes.distances import DISTANCES, Distance, opaque
-from deform_jax.probes.pieces import each_image
+from deform_jax.probes.pieces import each_image, join, split
 from deform_jax.probes.represent import by_value, compiled, constant, read_taps
 from deform_jax.typing import PyTree, Represent, Taps
 
@@ -157,20 +157,19 @@ def _in_chunks(search: Callable[..., PyTree], images: Array, start: Array, chunk
     parts = -(-n // chunk)
     size = -(-n // parts)
 
-    def split(x: Array) -> Array:
-        x = jnp.pad(x, [(0, parts * size - n)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-        return x.reshape(parts, size, *x.shape[1:])
+    def chunks(x: Array) -> Array:
+        return split(jnp.pad(x, [(0, parts * size - n)] + [(0, 0)] * (x.ndim - 1), mode="edge"), parts)
 
-    def join(x: Array) -> Array:
-        return x.reshape(parts * size, *x.shape[2:])[:n]
+    def joined(x: Array) -> Array:
+        return join(x)[:n]
 
-    batches = split(images), split(start)
+    batches = chunks(images), chunks(start)
     if scanned:
         results = lax.map(lambda batch: search(*batch), batches)
     else:
         results = jax.tree.map(lambda *x: jnp.stack(x), *(search(*batch) for batch in zip(*batches, strict=True)))
     best, distances, values = results
-    return join(best), jax.tree.map(join, distances), jax.vmap(join, 1)(values).mean(1)
+    return joined(best), jax.tree.map(joined, distances), jax.vmap(joined, 1)(values).mean(1)
 
 
 def _ascend(
