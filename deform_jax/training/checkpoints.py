@@ -289,4 +289,4 @@ def _quietly() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"[:300] + "."
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}"[:300].rstrip(".") + "."

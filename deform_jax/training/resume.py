@@ -64,7 +64,8 @@ class Member:
         if not processes.agreed(self._leads and _has_room(path, state, replace), among=self.among):
             return
         step = self.history[-1]["step"] if self.ended else int(state.step)
-        record = {"step": step, "history": self.history, "settings": self.settings}
+        history = [] if name == "init" else self.history
+        record = {"step": step, "history": history, "settings": self.settings}
         checkpoints.save(path, state.variables, manifest=record, among=self.among)
 
     def save_best(self, state: State | None) -> None:

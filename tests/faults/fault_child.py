@@ -8,8 +8,10 @@ import pathlib
 import sys
 import time
 
+import jax
 import training_toys as toys
 
+from deform_jax import training
 from deform_jax.training import loop
 from experiments.common import cli, plots, tables
 
@@ -18,8 +20,15 @@ STEPS = RECIPE.epochs * toys.STEPS
 
 
 def train(folder, interval=1, seed=0, **changes):
-    """Train the run of all these tests, or go on with it."""
-    options = {"seeds": (seed,), "evaluation": toys.TEST, "save_epochs": (2,), "checkpoint_steps": interval}
+    """Train the run of all these tests, or go on with it; of several processes, over all their devices."""
+    mesh = training.make_mesh(1, jax.device_count()) if jax.process_count() > 1 else None
+    options = {
+        "mesh": mesh,
+        "seeds": (seed,),
+        "evaluation": toys.TEST,
+        "save_epochs": (2,),
+        "checkpoint_steps": interval,
+    }
     return toys.fit(dataclasses.replace(RECIPE, **changes), folders=[folder], **options)
 
 
@@ -62,7 +71,14 @@ def main(arguments=None):
     parser.add_argument("--interval", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=RECIPE.learning_rate)
     parser.add_argument("--clock", type=float, default=0, help="seconds by which the clock is wrong")
+    parser.add_argument("--coordinator")
+    for name in ("processes", "process", "peer-timeout"):
+        parser.add_argument(f"--{name}", type=int)
     options = parser.parse_args(arguments)
+    if options.coordinator:
+        from experiments.common import hosts
+
+        hosts.start(options.coordinator, options.processes, options.process, options.peer_timeout)
     if options.clock:
         now, now_ns = time.time, time.time_ns
         time.time = lambda: now() + options.clock

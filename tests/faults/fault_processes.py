@@ -50,16 +50,19 @@ def killed(root, tries=20):
 
 def _kill(folder, wanted, rng, start):
     """Start or go on, kill, and return at which moment that was by what is on the disk; None if it had ended."""
-    child, began = train(folder), time.monotonic()
+    before, began = newest(folder), time.monotonic()
+    child = train(folder)
     if wanted == BEFORE:
         time.sleep(rng.uniform(0, start[0]))
     else:
         child.wait_for(lambda: steps_done(folder) is not None)
         start[0] = time.monotonic() - began
+        further = before + rng.randint(1, 2)  # each takes the run further, else it would never end
+        child.wait_for(lambda: newest(folder) >= further)
         if wanted == IN_SAVE:
             child.wait_for(lambda: unfinished(folder))
         else:
-            time.sleep(rng.uniform(0, 1))
+            time.sleep(rng.uniform(0, (time.monotonic() - began - start[0]) / 2))
     if not child.kill():
         return None
     return BEFORE if steps_done(folder) is None else IN_SAVE if unfinished(folder) else AT_WORK

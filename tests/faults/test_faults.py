@@ -1,5 +1,7 @@
 """The faults of the campaign that take little time, on the run that this process trains undisturbed."""
 
+import shutil
+
 import fault_child
 import fault_disks
 import fault_files
@@ -28,6 +30,16 @@ def test_damage_to_any_kind_of_file_is_found_or_harmless(root):
     found = fault_files.damaged_checkpoint(root, 1, resumed=False)
     assert found.tried >= 36  # 18 kinds of files, each deleted and with a bit flipped
     assert int(found.outcome.split()[0]) > 12  # the others: files that orbax writes and does not read again
+
+
+@pytest.mark.usefixtures("abandoned_reads")
+def test_a_damaged_initial_state_is_made_anew(root, capsys):
+    """A run that goes on does not need it; the figures do."""
+    folder = shutil.copytree(root / "undisturbed", root / "damaged-init")
+    (folder / "states" / "init" / "manifest" / "metadata").unlink()
+    fault_child.train(folder)
+    fault_tools.check_same(folder, root / "undisturbed")
+    assert f"The checkpoint at {folder / 'states' / 'init'} cannot be read" in capsys.readouterr().err
 
 
 def test_a_figure_s_other_settings_leave_the_older_run_alone(root):
