@@ -1,7 +1,7 @@
 """Weights from PyTorch's modules and back; the oracle is PyTorch itself.
 
-``DEFORM_JAX_FULL=1`` compares every ImageNet form, narrow and at its full width on 224 × 224 pixels (a few minutes, 4 GB);
-else one narrow network of each build.
+``DEFORM_JAX_FULL=1`` compares every ImageNet form, narrow and at its full width on 224 × 224 pixels (a few minutes,
+4 GB); else one narrow network of each build.
 """
 
 import functools
@@ -15,7 +15,6 @@ from narrow_networks import CLASSES, NARROW, message, same, state_of, variables
 
 from deform_jax import models
 from deform_jax.models import convert
-
 
 FULL = os.environ.get("DEFORM_JAX_FULL") == "1"
 BUILDS = ("alexnet_imagenet", "vgg11_imagenet", "vgg11_bn_imagenet", "resnet18_imagenet", "resnet50_imagenet")
