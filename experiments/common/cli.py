@@ -12,8 +12,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from deform_jax import training
+from experiments.common import hosts, tables
 from experiments.common import settings as common
-from experiments.common import tables
 
 S = TypeVar("S")
 Scale = Literal["smoke", "demo", "paper", "imagenet"]
@@ -43,6 +43,16 @@ class Options:
     """Steps between checkpoints besides the one after every epoch, to go on from after an interruption."""
     tag: str = ""
     """Name for results whose settings differ from the scale's."""
+    coordinator: str | None = None
+    """Several processes: HOST:PORT of process 0, with --processes and --process. Default: the variables
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; on a Cloud TPU, under Slurm's srun and Open MPI 4's
+    mpirun, what these say."""
+    processes: int | None = None
+    """Several processes: how many."""
+    process: int | None = None
+    """Several processes: the number of this one, from 0; process 0 writes the results."""
+    peer_timeout: int = 60
+    """Several processes: seconds after which one that no longer answers is taken for dead, and the others end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +64,11 @@ class Command(Generic[S]):
     results: pathlib.Path
     """Folder for table, provenance and figure."""
     line: str
-    """The command line, without the folders, which are this machine's own."""
+    """The command line, without the folders and processes, which are this machine's own."""
 
 
 def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: list[str] | None = None) -> Command[S]:
-    """Return settings and options from the command line (``sys.argv`` by default).
+    """Return settings and options from the command line (``sys.argv`` by default); join other processes, if any.
 
     Args:
       scales: default settings of each scale.
@@ -87,6 +97,9 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
     options: Options = parsed.options
     if options.scale not in scales:
         sys.exit(f"error: {name} has the scales {', '.join(scales)}, but --scale {options.scale} was given.")
+    hosts.start(options.coordinator, options.processes, options.process, options.peer_timeout)
+    if options.plot_only:
+        hosts.leave_rest_to_writer()
     return Command(
         settings=parsed.settings,
         options=options,
@@ -112,43 +125,54 @@ def prefixed(prefix: str, kind: type) -> Any:
 
 
 def write_provenance(command: Command, **facts: Any) -> None:
-    """Write ``provenance.json``, with any further facts, into the results folder."""
+    """Write ``provenance.json``, with any further facts, into the results folder; to be called when all is measured.
+
+    Of several processes, only the first one returns: the others have done their part.
+    """
+    hosts.leave_rest_to_writer()
     record = common.provenance(command.settings, command=command.line, scale=command.options.scale, **facts)
     tables.write_json(command.results / "provenance.json", record)
 
 
 def script(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
-    """Decorate a figure's ``main(arguments=None)``: errors that tell the user what to do end it without a traceback."""
+    """Decorate a figure's ``main(arguments=None)``: errors that tell the user what to do end it without a traceback.
+
+    Several processes end it together.
+    """
 
     @functools.wraps(main)
     def wrapped(arguments: list[str] | None = None) -> None:
-        try:
-            main(arguments)
-        except training.Interrupted as error:
-            print(error, file=sys.stderr)
-            sys.exit(128 + error.signal)  # as a shell reports a process that the signal ended
-        except KeyboardInterrupt:
-            print("Interrupted.", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
-        except (OSError, FloatingPointError, training.CorruptCheckpointError) as error:
-            sys.exit(f"error: {error}")
-        except (ValueError, TypeError) as error:
-            if not str(error).startswith("Argument `"):
-                raise
-            sys.exit(f"error: {error}")
-        except ImportError as error:
-            if "pip install" not in str(error):
-                raise
-            sys.exit(f"error: {error}")
+        with hosts.together():
+            _plainly(main, arguments)
 
     return wrapped
 
 
+def _plainly(main: Callable[[list[str] | None], None], arguments: list[str] | None) -> None:
+    try:
+        main(arguments)
+    except training.Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(128 + error.signal)  # as a shell reports a process that the signal ended
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except (OSError, FloatingPointError, training.CorruptCheckpointError) as error:
+        sys.exit(f"error: {error}")
+    except (ValueError, TypeError) as error:
+        if not str(error).startswith("Argument `"):
+            raise
+        sys.exit(f"error: {error}")
+    except ImportError as error:
+        if "pip install" not in str(error):
+            raise
+        sys.exit(f"error: {error}")
+
+
 def _line(name: str, arguments: Sequence[str]) -> str:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--runs")
-    early.add_argument("--results")
-    early.add_argument("--data-folder")
+    for flag in ("runs", "results", "data-folder", "coordinator", "processes", "process", "peer-timeout"):
+        early.add_argument(f"--{flag}")
     return " ".join(["python -m experiments", name, *early.parse_known_args(arguments)[1]])
 
 

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from deform_jax import models, training
-from deform_jax.training import locks
+from deform_jax.training import locks, mesh, processes
 from experiments.common import cli, tables
 from experiments.common import settings as common
 from experiments.common.tasks import Task, Training
@@ -70,7 +70,8 @@ def train_or_load(
     """Return the trained networks of all seeds, training those that the folder does not hold yet.
 
     A run's folder is named by the hash of its settings; ``settings.json`` in it says what they were. Seeds train side
-    by side where there are several devices, else one after another, and a killed run goes on where it was.
+    by side where there are several devices, else one after another, and a killed run goes on where it was. Several
+    processes train them together, in a folder on a disk that all see.
     ``keep_steps`` keeps the states after 1, 2, 4, … steps too; ``checkpoint_epochs`` is for very short epochs.
     """
     identity = _Identity(settings) if downsampling is None else _Identity(settings, downsampling)
@@ -88,8 +89,8 @@ def train_or_load(
     to_fit = settings.recipe.stop_accuracy is not None or settings.recipe.stop_interpolation is not None
     evaluation = None if to_fit else held_out
     while missing:
-        mesh = _layout(len(missing), settings.recipe.batch_size, options.data_axis)
-        group, missing = missing[: mesh.shape["seed"]], missing[mesh.shape["seed"] :]
+        devices = _layout(len(missing), settings.recipe.batch_size, options.data_axis)
+        group, missing = missing[: devices.shape["seed"]], missing[devices.shape["seed"] :]
         training.fit(
             model,
             settings.recipe,
@@ -99,7 +100,7 @@ def train_or_load(
             prepare_evaluation=task.prepare_clean,
             seeds=group,
             folders=[paths[seed] for seed in group],
-            mesh=mesh,
+            mesh=devices,
             save_steps=log_spaced(settings.recipe, task.train_count) if keep_steps else (),
             checkpoint_steps=options.checkpoint_steps,
             checkpoint_epochs=checkpoint_epochs,
@@ -127,19 +128,32 @@ class _Identity:
 
 
 def _load(seed: int, path: pathlib.Path, selection: str) -> Trained | None:
-    if not (path / "states" / "final").is_dir():
+    """Return a finished run, or None where there is none in good order; of several processes, all read it alike."""
+    final = path / "states" / "final"
+    if not processes.agreed(final.is_dir()):
         return None
+    found = None
+    processes.appeared(final)
     with contextlib.suppress(training.CorruptCheckpointError, FileNotFoundError):
-        return _read(seed, path, selection)
+        found = _read(seed, path, selection)
+    if all(processes.gathered(found is not None)):
+        return found
+    good = processes.agreed(processes.is_writer() and _trained_again(seed, path, selection), timeout=processes.LONGEST)
+    return _read(seed, path, selection) if good else None
+
+
+def _trained_again(seed: int, path: pathlib.Path, selection: str) -> bool:
+    """Whether another command has found the damage of a run too, and trained the seed again; else set it aside."""
     tables.check_writable("runs", path)
-    with locks.held([path]):  # another command may have found the damage too, and trained the seed again
+    with locks.held([path]):
         try:
-            return _read(seed, path, selection)
+            _read(seed, path, selection)
         except (training.CorruptCheckpointError, FileNotFoundError) as error:
             if (path / "states" / "final").is_dir():
                 _set_aside(path)
                 print(f"{error}\nSeed {seed} is trained again.", file=sys.stderr)
-    return None
+            return False
+    return True
 
 
 def _read(seed: int, path: pathlib.Path, selection: str) -> Trained:
@@ -167,14 +181,13 @@ def _newest_best(path: pathlib.Path) -> pathlib.Path:
 
 def _layout(seeds: int, batch_size: int, data_axis: int | None) -> Mesh:
     """Return a mesh for the next seeds: as many side by side as divide the devices, the batch over the rest."""
-    devices = jax.device_count()
-    split = data_axis if data_axis is not None else 1
-    if split < 1 or devices % split:
-        return training.make_mesh(1, split)  # says which layouts would do
-    side = max(s for s in range(1, seeds + 1) if devices // split % s == 0)
-    if data_axis is None:
-        split = max(d for d in range(1, devices // side + 1) if devices // side % d == 0 and batch_size % d == 0)
-    return training.make_mesh(side, split)
+    fitting = [
+        (side, split)
+        for side, split in mesh.layouts()
+        if side <= seeds and (batch_size % split == 0 if data_axis is None else split == data_axis)
+    ]
+    # Where there is none, the one that is refused says which would do.
+    return training.make_mesh(*max(fitting, default=(1, 1 if data_axis is None else data_axis)))
 
 
 def with_training_statistics(settings: Training, task: Task, downsampling: str, trained: Trained) -> Trained:

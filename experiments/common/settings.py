@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from deform_jax.training import processes
+
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "matplotlib")
 
@@ -46,6 +48,7 @@ def provenance(settings: Any, *, command: str, **facts: Any) -> dict[str, Any]:
         "hash": digest(settings),
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "processes": processes.count(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "machine": platform.machine(),
         "commit": _commit(),

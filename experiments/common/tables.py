@@ -12,12 +12,15 @@ from typing import Any, Literal
 import numpy as np
 
 from deform_jax import checks
+from deform_jax.training import processes
 
 Row = Mapping[str, Any]
 
 
 def write(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Write rows as CSV; the file appears complete, or stays as it was."""
+    """Write rows as CSV; the file appears complete, or stays as it was. Of several processes, only the first writes."""
+    if not processes.is_writer():
+        return
     with atomic(path) as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -25,7 +28,9 @@ def write(path: pathlib.Path, rows: Sequence[Row]) -> None:
 
 
 def write_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:
-    """Write a record as indented JSON; the file appears complete, or stays as it was."""
+    """Write a record as indented JSON, like ``write``."""
+    if not processes.is_writer():
+        return
     with atomic(path) as file:
         json.dump(record, file, indent=2)
         file.write("\n")
@@ -67,9 +72,13 @@ def atomic(path: pathlib.Path, mode: Literal["w", "wb"] = "w") -> Iterator[Any]:
 def check_writable(option: str, folder: pathlib.Path) -> None:
     """Refuse a folder that cannot be written to, before the work whose outcome is to go there.
 
+    Of several processes, only the first looks.
+
     Raises:
       ValueError: it cannot be made, or takes no file; the message names the command line's ``option``.
     """
+    if not processes.is_writer():
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import matplotlib as mpl
 import numpy as np
 
@@ -24,7 +25,8 @@ class Settings:
     probe: measures.Probe = dataclasses.field(default_factory=measures.Probe)
 
     def __post_init__(self) -> None:
-        _ = warps.temperature_grid(size=32, cutoffs=self.cutoffs, count=self.temperatures)  # its own checks
+        # Its own checks, without a device: other processes may have to be joined first.
+        jax.eval_shape(lambda: warps.temperature_grid(size=32, cutoffs=self.cutoffs, count=self.temperatures))
 
 
 SOME = ("fc_l4", "lenet", "vgg11", "vgg11_bn", "resnet18")
