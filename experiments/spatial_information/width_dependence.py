@@ -118,7 +118,7 @@ def plot(command: cli.Command[Settings], summary: Sequence[tables.Row]) -> None:
             panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
             panel.set_xscale("log")
             widths = sorted(tables.unique(summary, "channels"))
-            panel.set_xticks(widths, [f"{w:g}" for w in widths])
+            panel.set_xticks(widths, [f"{w:g}" for w in widths], fontsize=7)
             panel.minorticks_off()
             panel.set_title(f"{task.replace('task', 'task ')}: {label}", fontsize=8)
             if line is axes[-1]:
