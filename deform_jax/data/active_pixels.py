@@ -106,10 +106,11 @@ def render_pixels(
     """
     shape = image_shape(shape)
     checks.option("collisions", collisions, ("superpose", "collapse"))
-    pad = checks.integer("pad", pad, minimum=0)
+    pad = checks.integer("pad", pad, minimum=0, maximum=checks.LONGEST)
     value = checks.number("value", value)
     positions = pixel_positions(positions, shape)
     size, batch = math.prod(shape), positions.shape[:-2]
+    checks.entries("shape", *batch, *(length + 2 * pad for length in shape), remedy="Draw fewer images at a time.")
     flat = positions[..., 0] if len(shape) == 1 else positions[..., 0] * shape[1] + positions[..., 1]
     inside = [(positions[..., axis] >= 0) & (positions[..., axis] < length) for axis, length in enumerate(shape)]
     flat = jnp.where(jnp.stack(inside).all(axis=0), flat, size).reshape(-1, positions.shape[-2])
@@ -137,7 +138,7 @@ class ActivePixels:
 
     def __call__(self, keys: jax.Array | None, counts: Any) -> Float[Array, "n *shape 1"]:
         """Return float32 images from uint8 counts (n, …, 1); nothing is random, and ``keys`` are not used."""
-        return self.value * jnp.asarray(counts).astype(jnp.float32)
+        return self.value * checks.array("counts", counts, "... 1", kind="real").astype(jnp.float32)
 
 
 def image_shape(shape: Any) -> tuple[int, ...]:
@@ -145,16 +146,18 @@ def image_shape(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, tuple | list) or len(shape) not in (1, 2):
         error = ValueError if isinstance(shape, tuple | list) else TypeError
         checks.fail("shape", "be (L,) or (h, w), in pixels", f"{shape!r} was given", error=error)
-    return tuple(checks.integer("shape", length, minimum=2) for length in shape)
+    sides = tuple(checks.integer("shape", length, minimum=2, maximum=checks.LONGEST) for length in shape)
+    checks.entries("shape", *sides)
+    return sides
 
 
 def pixel_positions(positions: Any, shape: tuple[int, ...], *, dims: str = "... p") -> Int[Array, "*batch p d"]:
     """Return positions as int32 after checking their rank and, where they are known, that they are inside."""
-    positions = checks.array("positions", positions, f"{dims} {len(shape)}", kind="integer").astype(jnp.int32)
+    positions = checks.array("positions", positions, f"{dims} {len(shape)}", kind="integer")
     if not checks.is_traced(positions):
         known = np.asarray(positions)
         outside = ((known < 0) | (known >= np.array(shape))).any(axis=-1)
         if outside.any():
             first = known[tuple(np.argwhere(outside)[0])].tolist()
             checks.fail("positions", f"be pixels of an image of shape {shape}", f"{first} was given")
-    return positions
+    return positions.astype(jnp.int32)

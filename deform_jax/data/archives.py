@@ -75,7 +75,7 @@ def root(folder: str | os.PathLike | None) -> pathlib.Path:
 
 def existing(folder: str | os.PathLike, origin: str = "was given") -> pathlib.Path:
     """Return a folder's path, ``~`` expanded; a missing one is refused, with where its name came from."""
-    path = pathlib.Path(folder).expanduser()
+    path = checks.path("folder", folder)
     if not path.is_dir():
         checks.fail("folder", "be an existing folder", f"{str(folder)!r} {origin}", "Create it, or correct the name.")
     return path

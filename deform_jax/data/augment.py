@@ -20,12 +20,15 @@ def random_crop_flip(key: RandomKey, image: jax.Array, *, pad: int = 4, flip: bo
       (h, w, c), of the image's dtype.
 
     Raises:
-      TypeError, ValueError: ``image`` is not (h, w, c), or ``pad`` is no integer from 0 to the shorter side.
+      TypeError, ValueError: ``image`` is not (h, w, c), ``pad`` no integer from 0 to the shorter side,
+        ``flip`` no bool, or ``key`` not one random key.
 
     The customary CIFAR augmentation (He et al. 2016, arXiv 1512.03385, section 4.2), used in both papers' training.
     """
     image = checks.array("image", image, "h w c", kind="real")
     pad = checks.integer("pad", pad, minimum=0, maximum=min(image.shape[:2]))
+    key = checks.key(key, remedy="`jax.vmap` the call over keys and images.")
+    flip = checks.flag("flip", flip)
     crop_key, flip_key = jax.random.split(key)
     corner = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
     mirrored = jax.random.bernoulli(flip_key) if flip else jnp.asarray(False)

@@ -40,6 +40,7 @@ def combinatorial_split(key: RandomKey, settings: Combinatorial, *, train: int, 
     checks.key(key, remedy="One key draws all images.")
     for name, count in (("train", train), ("test", test)):
         checks.integer(name, count, minimum=settings.num_classes)
+        checks.entries(name, count, max(settings.size, settings.grid) ** 2)
     return FeatureSplit(*map(np.asarray, _draw(key, settings, train, test)))
 
 

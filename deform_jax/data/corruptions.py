@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Int16, Int32
 from deform_jax import checks
 from deform_jax.typing import RandomKey
 
+_ONE = "One key serves all images; `jax.vmap` the call for more."
+
 
 def random_labels(key: RandomKey, count: int, num_classes: int) -> Int32[Array, " n"]:
     """Return labels that say nothing about the images: uniform, independent, to be kept over all epochs.
@@ -23,8 +25,10 @@ def random_labels(key: RandomKey, count: int, num_classes: int) -> Int32[Array, 
 
     LS section 5, after Zhang et al. 2016 (arXiv 1611.03530). A label can come out right by chance.
     """
+    checks.key(key, remedy=_ONE)
     count = checks.integer("count", count, minimum=1)
-    num_classes = checks.integer("num_classes", num_classes, minimum=1)
+    checks.entries("count", count)
+    num_classes = checks.integer("num_classes", num_classes, minimum=1, maximum=checks.LONGEST)
     return jax.random.randint(key, (count,), 0, num_classes, jnp.int32)
 
 
@@ -40,12 +44,17 @@ def random_images(key: RandomKey, images: Array) -> Int16[Array, "n h w c"]:
       ``Prepare`` takes such images as it takes uint8.
 
     Raises:
-      TypeError, ValueError: ``images`` are not (n, h, w, c) integers.
+      TypeError, ValueError: ``images`` are not (n, h, w, c) uint8 or int16.
 
     LS section 5 ("networks trained on random images (modifying P(X))") announces this task and never shows it; Gaussian
     noise with the data's mean and deviation, fixed over epochs, is the choice of Zhang et al. 2016 (arXiv 1611.03530).
     """
+    checks.key(key, remedy=_ONE)
     images = checks.array("images", images, "n h w c", kind="integer")
+    if images.dtype not in (jnp.uint8, jnp.int16):
+        checks.fail(
+            "images", "be uint8 or int16", f"the dtype is {images.dtype}", "Pass the stored images.", error=TypeError
+        )
     values = images.astype(jnp.float32)
     mean = values.mean(axis=(0, 1, 2), keepdims=True)
     deviation = jnp.sqrt(jnp.square(values - mean).mean(axis=(0, 1, 2), keepdims=True))
@@ -70,6 +79,7 @@ def additive_noise(key: RandomKey, images: Array, magnitude: float) -> Float[Arr
     SI Fig. 1 (right) and Fig. 10, "noisy CIFAR10": s ∈ {0, 0.01, 0.1, 1, 10, 30, 100}, where ‖x‖ is about 55. Unlike
     the probes' noise, whose norm is that of a deformation of the same image.
     """
+    checks.key(key, remedy=_ONE)
     images = checks.array("images", images, "... h w c")
     magnitude = checks.number("magnitude", magnitude, minimum=0)
     height, width, channels = images.shape[-3:]

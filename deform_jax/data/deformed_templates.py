@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from deform_jax import checks, warps
 from deform_jax.data.images import ImageSet
-from deform_jax.data.prepare import Prepare
+from deform_jax.data.prepare import Prepare, image_keys
 from deform_jax.typing import RandomKey
 
 
@@ -47,12 +47,12 @@ class DeformedTemplates:
         if keys is None:
             return standard
         # Standardising is affine in each pixel, and the border is clamped: before or after deforming is the same.
-        return jax.vmap(self._perturb)(keys, standard)
+        return jax.vmap(self._perturb)(image_keys(keys, len(standard)), standard)
 
     def deform(self, keys: jax.Array, images: Any) -> np.ndarray:
         """Return deformed copies of uint8 images (n, h, w, c), one key each, as uint8 again (rounded)."""
-        pixels = jnp.asarray(images).astype(jnp.float32)
-        deformed = jax.jit(jax.vmap(self._perturb))(keys, pixels)
+        pixels = checks.array("images", images, "n h w c", kind="integer").astype(jnp.float32)
+        deformed = jax.jit(jax.vmap(self._perturb))(image_keys(keys, len(pixels)), pixels)
         return np.asarray(jnp.round(deformed)).astype(np.uint8)
 
     @property
@@ -70,16 +70,20 @@ def choose_templates(key: RandomKey, images: Any, labels: Any, num_classes: int)
       num_classes: number of classes; static.
 
     Raises:
-      ValueError: a class without an image.
+      TypeError, ValueError: no key, other images or labels than these, or a class without an image.
     """
-    labels = np.asarray(labels)
+    checks.key(key, remedy="One key chooses all templates.")
+    images = np.asarray(checks.array("images", images, "n h w c", kind="real", wide=True))
+    labels = np.asarray(checks.array("labels", labels, "n", kind="integer", wide=True))
+    if len(images) != len(labels):
+        checks.fail("labels", f"be one for each of the {len(images)} images", f"there are {len(labels)}")
     chosen = []
-    for label in range(checks.integer("num_classes", num_classes, minimum=1)):
+    for label in range(checks.integer("num_classes", num_classes, minimum=1, maximum=checks.LONGEST)):
         (indices,) = np.nonzero(labels == label)
         if len(indices) == 0:
             checks.fail("labels", f"have an image of every class, 0 to {num_classes - 1}", f"there is none of {label}")
         chosen.append(indices[int(jax.random.randint(jax.random.fold_in(key, label), (), 0, len(indices)))])
-    return np.asarray(images)[np.asarray(chosen)]
+    return images[np.asarray(chosen)]
 
 
 def deformed_templates(
@@ -112,8 +116,12 @@ def deformed_templates(
     the set, the CIFAR10 grid of 3 × 3 control points, standardisation by the moments of the set that the templates come
     from, the sizes.
     """
+    if not isinstance(images, ImageSet):
+        checks.fail("images", "be an `ImageSet`", f"{type(images).__name__} was given", error=TypeError)
+    checks.key(key, remedy="One key makes one task.")
     for name, count in (("train_images", train_images), ("test_images", test_images)):
         checks.integer(name, count, minimum=images.num_classes)
+        checks.entries(name, count, *images.train_images.shape[1:])
     choice_key, test_key = jax.random.split(key)
     templates = choose_templates(choice_key, images.train_images, images.train_labels, images.num_classes)
     # By the whole set's moments: the same numbers for every choice of templates, and so one compiled step for all.

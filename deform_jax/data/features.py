@@ -73,13 +73,14 @@ class Combinatorial:
 
     def __post_init__(self) -> None:
         for name, minimum in (("num_classes", 2), ("size", 1), ("grid", 1), ("seed", 0)):
-            checks.integer(name, getattr(self, name), minimum=minimum)
+            most = 2**31 - 1 if name == "seed" else checks.LONGEST
+            checks.integer(name, getattr(self, name), minimum=minimum, maximum=most)
+        checks.entries("size", self.size, self.size)
         for name in ("jitter", "spacing", "width", "noise"):
             value = checks.number(name, getattr(self, name), minimum=0, exclusive=name in ("spacing", "width"))
             object.__setattr__(self, name, float(value))
         checks.option("placement", self.placement, ("fixed", "free"))
-        if not isinstance(self.disjoint, bool):
-            checks.fail("disjoint", "be True or False", f"{self.disjoint!r} was given", error=TypeError)
+        object.__setattr__(self, "disjoint", checks.flag("disjoint", self.disjoint))
         checks.integer("features", self.features, minimum=2 if self.disjoint else 1, maximum=self.grid**2)
         checks.integer("blobs", self.blobs, minimum=1, maximum=_LATTICE**2)
         most = len(_constellations(self.blobs))
@@ -125,6 +126,7 @@ def combination_held_out(features: Any, settings: Combinatorial) -> Bool[Array, 
     Raises:
       TypeError, ValueError: as :func:`combination_label`.
     """
+    check_settings(settings)
     groups = settings.vocabulary // settings.num_classes
     return (_features(features, settings) // settings.num_classes).sum(axis=-1) % groups == groups - 1
 

@@ -149,8 +149,13 @@ def stream(
         set is unknown, not prepared, or not one of labelled images; the message has the line that prepares it.
       ImportError: grain, Pillow or tensorflow_datasets is missing; the message has the line to run.
     """
-    checks.integer("size", size, minimum=1)
-    checks.integer("worker_count", worker_count, minimum=0)
+    checks.integer("size", size, minimum=1, maximum=checks.LONGEST)
+    checks.integer("worker_count", worker_count, minimum=0, maximum=1024)
+    for argument, text in (("name", name), ("train_split", train_split)):
+        if not isinstance(text, str):
+            checks.fail(argument, "be a string", f"{text!r} was given", error=TypeError)
+    if test_split is not None and not isinstance(test_split, str):
+        checks.fail("test_split", "be a string or None", f"{test_split!r} was given", error=TypeError)
     needed("grain")
     needed("PIL.Image")
     place = None if folder is None else str(existing(folder))

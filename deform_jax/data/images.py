@@ -70,7 +70,7 @@ def load(name: str, *, folder: str | os.PathLike | None = None, size: int | None
       ImportError: pooch, tqdm or tensorflow_datasets is needed and missing; the message has the line to run.
     """
     if size is not None:
-        checks.integer("size", size, minimum=1)
+        checks.integer("size", size, minimum=1, maximum=checks.LONGEST)
     arrays, num_classes = _read(name, folder)
     finished = {}
     for key, value in arrays.items():
@@ -95,9 +95,7 @@ def pad_images(images: Any, size: int | Sequence[int]) -> np.ndarray:
 
     Both papers' CIFAR10 networks halve images five times at most, and so need 32 pixels a side.
     """
-    images = np.asarray(images)
-    if images.ndim != 4:
-        checks.fail("images", "have shape (n, h, w, c)", f"its shape is {images.shape}")
+    images = np.asarray(checks.array("images", images, "n h w c", kind="real", nonempty=False, wide=True))
     if images.dtype not in (np.uint8, np.int16):
         remedy = "Pad the stored images; `Prepare` standardises them afterwards."
         checks.fail("images", "be uint8 or int16", f"the dtype is {images.dtype}", remedy, error=TypeError)
@@ -105,12 +103,13 @@ def pad_images(images: Any, size: int | Sequence[int]) -> np.ndarray:
     if wanted[0] < images.shape[1] or wanted[1] < images.shape[2]:
         shape = " × ".join(str(s) for s in images.shape[1:3])
         checks.fail("size", "be at least the images' own", f"{size} was given for {shape} images")
+    checks.entries("size", len(images), *wanted, images.shape[-1])
     margins = [((w - own) // 2, (w - own + 1) // 2) for w, own in zip(wanted, images.shape[1:3], strict=True)]
     return np.pad(images, ((0, 0), *margins, (0, 0)))
 
 
 def _read(name: str, folder: str | os.PathLike | None) -> tuple[sources.Arrays, int]:
-    if name == _SUBSET:
+    if isinstance(name, str) and name == _SUBSET:
         return sources.embedded(), 10
     if isinstance(name, str) and name in sources.SOURCES:
         return sources.read(name, folder=folder), sources.SOURCES[name].num_classes

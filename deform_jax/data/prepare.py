@@ -14,6 +14,8 @@ from deform_jax import checks
 from deform_jax.data.augment import random_crop_flip
 from deform_jax.data.corruptions import additive_noise
 
+LEAST = 1e-30
+"""The least standard deviation: float32 has smaller numbers as 0, which is not to be divided by."""
 _RAW = "Pass the stored uint8 images; `Prepare` scales them itself."
 # Folded into an image's key, from which `random_crop_flip` splits two: the folds of 0 and 1, with some generators.
 _NOISE = 2**31 - 1
@@ -55,10 +57,16 @@ class Prepare:
             if not isinstance(values, tuple | list) or not values:
                 checks.fail(name, "be a tuple with one number per channel", f"{values!r} was given", error=TypeError)
             for value in values:
+                if checks.is_traced(value):
+                    checks.fail(name, "hold numbers known in Python", "a traced array was given", error=TypeError)
                 checks.number(name, value, minimum=0.0 if name == "std" else None, exclusive=True)
+                if name == "std" and value < LEAST:
+                    checks.fail("std", f"hold numbers ≥ {LEAST:g}", f"{value} was given")
             object.__setattr__(self, name, tuple(float(value) for value in values))
         if len(self.mean) != len(self.std):
             checks.fail("std", f"have one number per channel, {len(self.mean)} as `mean`", f"it has {len(self.std)}")
+        object.__setattr__(self, "augment", checks.flag("augment", self.augment))
+        object.__setattr__(self, "flip", checks.flag("flip", self.flip))
         checks.integer("pad", self.pad, minimum=0)
         object.__setattr__(self, "noise", float(checks.number("noise", self.noise, minimum=0)))
 
@@ -107,10 +115,10 @@ class Prepare:
             checks.fail("images", f"have {channels} channel(s), as `mean`", f"the shape is {tuple(images.shape)}")
         noise_keys = None
         if self.noise:
-            noise_keys = _content_keys(images) if keys is None else _noise_keys(_checked_keys(keys, len(images)))
+            noise_keys = _content_keys(images) if keys is None else _noise_keys(image_keys(keys, len(images)))
         if self.augment:
             crop_flip = functools.partial(random_crop_flip, pad=self.pad, flip=self.flip)
-            images = jax.vmap(crop_flip)(_checked_keys(keys, len(images)), images)
+            images = jax.vmap(crop_flip)(image_keys(keys, len(images)), images)
         mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, channels) for values in (self.mean, self.std))
         images = (images.astype(jnp.float32) / 255 - mean) / std
         if noise_keys is not None:
@@ -118,11 +126,14 @@ class Prepare:
         return images
 
 
-def _checked_keys(keys: jax.Array | None, count: int) -> jax.Array:
+def image_keys(keys: jax.Array | None, count: int) -> jax.Array:
+    """Return ``keys`` if they are one random key for each image."""
     wanted, remedy = f"hold one random key per image, {count}", "Use `jax.random.split(key, n)`."
     if not isinstance(keys, jax.Array):
         checks.fail("keys", wanted, f"{type(keys).__name__} was given", remedy, error=TypeError)
     typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    if not typed and keys.dtype != "uint32":
+        checks.fail("keys", wanted, f"an array of dtype {keys.dtype} was given", remedy, error=TypeError)
     if keys.shape[:1] != (count,) or keys.ndim != (1 if typed else 2):
         checks.fail("keys", wanted, f"an array of shape {keys.shape} and dtype {keys.dtype} was given", remedy)
     return keys

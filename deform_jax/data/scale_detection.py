@@ -61,8 +61,9 @@ class ScaleDetection:
                 checks.fail(name, f"be one of {', '.join(map(str, allowed))}", given, error=TypeError)
         if self.value is not None:
             object.__setattr__(self, "value", float(checks.number("value", self.value, minimum=0, exclusive=True)))
-        object.__setattr__(self, "pad", checks.integer("pad", self.pad, minimum=0))
-        if self.task == "patch" and any(length % self.scale for length in self.shape):
+        object.__setattr__(self, "pad", checks.integer("pad", self.pad, minimum=0, maximum=checks.LONGEST))
+        whole = self.scale == round(self.scale)
+        if self.task == "patch" and (not whole or any(length % self.scale for length in self.shape)):
             remedy = "Patches tile the image; choose a divisor of its sides."
             requirement = f"be an integer that divides every side of {self.shape} where `task` is 'patch'"
             checks.fail("scale", requirement, f"{self.scale:g} was given", remedy)
@@ -101,6 +102,8 @@ def pixel_pairs(task: ScaleDetection) -> PixelPairs:
     32 pixels out of 128; 130,206 / 145,202 in 2-D with n = 28, ξ = 14, g = 2.
     """
     _check_task(task)
+    count = math.prod(task.shape)
+    checks.entries("task", count, count, len(task.shape), remedy="There are as many pairs: take a smaller `shape`.")
     pixels = np.stack(np.unravel_index(np.arange(math.prod(task.shape)), task.shape), axis=-1).astype(np.int32)
     first, second = np.triu_indices(len(pixels), k=1)
     positions = np.stack([pixels[first], pixels[second]], axis=1)
@@ -200,6 +203,10 @@ def pair_images(task: ScaleDetection, positions: Any) -> UInt8[np.ndarray, "*bat
     """
     _check_task(task)
     positions = np.asarray(pixel_positions(positions, task.shape, dims="n p"))
+    if positions.shape[1] > np.iinfo(np.uint8).max:
+        given = f"there are {positions.shape[1]} in each"
+        checks.fail("positions", "be so few pixels that uint8 counts them, 255 in an image", given)
+    checks.entries("positions", len(positions), *(length + 2 * task.pad for length in task.shape))
     shape = (len(positions), *(length + 2 * task.pad for length in task.shape))
     image = np.broadcast_to(np.arange(len(positions))[:, None], positions.shape[:2])
     images = np.zeros(math.prod(shape), np.uint8)

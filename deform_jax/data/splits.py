@@ -30,6 +30,7 @@ def validation_split(key: RandomKey, image_set: ImageSet, count: int) -> tuple[I
     """
     if not isinstance(image_set, ImageSet):
         checks.fail("image_set", "be an `ImageSet`", f"{type(image_set).__name__} was given", error=TypeError)
+    checks.key(key, remedy="One key makes one split.")
     labels = np.asarray(image_set.train_labels)
     count = checks.integer("count", count, minimum=1, maximum=len(labels) - 1)
     held = np.zeros(len(labels), bool)

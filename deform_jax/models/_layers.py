@@ -57,6 +57,7 @@ class ZooNetwork(nn.Module):
         normal: bool = False,
     ) -> jax.Array:
         """Convolve with size × size kernels, padded by size // 2 unless told; ``normal``: torchvision's initialiser."""
+        checks.entries("width", size, size, x.shape[-1], features)
         fan_in = size**2 * x.shape[-1]
         # The same on every side: "SAME" would pad a stride-2 convolution at the bottom and right only.
         padding = size // 2 if padding is None else padding
@@ -77,6 +78,7 @@ class ZooNetwork(nn.Module):
         self, x: jax.Array, features: int, *, name: str, normal: bool = False, float32: bool = False
     ) -> jax.Array:
         """Apply a linear layer; ``normal``: kernel N(0, 0.01²) and no bias at first, as in torchvision's VGGs."""
+        checks.entries("num_classes" if name == "head" else "width", x.shape[-1], features)
         gain = 1.0 if name == "head" else self.initial_gain
         return nn.Dense(
             features,
@@ -112,11 +114,13 @@ class ZooNetwork(nn.Module):
 
     def _check(self, images: Any, smallest: int = 1) -> jax.Array:
         """Return the images after checking them and the fields, with ``form`` and ``dropout`` where there are any."""
-        checks.integer("num_classes", self.num_classes, minimum=1)
+        checks.integer("num_classes", self.num_classes, minimum=1, maximum=checks.LONGEST)
+        check_common(self)
         checks.number("width", self.width, minimum=0, exclusive=True)
         checks.number("initial_gain", self.initial_gain, minimum=0, exclusive=True)
         checks.option("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
         checks.option("form", getattr(self, "form", "cifar10"), ("cifar10", "imagenet"))
+        checks.flag("batch_norm", getattr(self, "batch_norm", False))
         checks.number("dropout", getattr(self, "dropout", 0.0), minimum=0, maximum=1)
         images = checks.array("images", images, "...")
         images = checks.array("images", images, "n h w c", remedy="Add a leading axis for a single image.")
@@ -130,7 +134,15 @@ class ZooNetwork(nn.Module):
         return images
 
 
+def check_common(model: Any) -> None:
+    """Refuse fields that every network has, and flax or jax would be the first to look at."""
+    checks.number("momentum", model.momentum, minimum=0, maximum=1)
+    checks.precision("precision", model.precision)
+    if model.axis_name is not None and not isinstance(model.axis_name, str):
+        checks.fail("axis_name", "be a string or None", f"{model.axis_name!r} was given", error=TypeError)
+
+
 def gained(gain: float, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Draw ``uniform_fan_in``'s kernels times a gain; 1 leaves its numbers as they are."""
     kernel = uniform_fan_in(key, shape, dtype)
-    return kernel if gain == 1 else gain * kernel
+    return kernel if gain == 1 else float(gain) * kernel

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from deform_jax import checks
 from deform_jax.models import downsampling as down
+from deform_jax.models._layers import check_common
 from deform_jax.models.initializers import truncated_normal_fan_in
 from deform_jax.typing import Images, Taps
 
@@ -71,6 +72,7 @@ class BlockVGG(nn.Module):
         x = images
         for b, (layers, channels) in enumerate(self.blocks, 1):
             features = max(1, round(channels * self.width))
+            checks.entries("width", 3, 3, x.shape[-1], features)
             for layer in range(1, layers + 1):
                 name = f"{self._block_name(b)}_conv{layer}"
                 x = nn.Conv(
@@ -86,6 +88,7 @@ class BlockVGG(nn.Module):
             name = f"{self._block_name(b)}_down"
             x = taps[name] = self._halve(x, name, train)
         pooled = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
+        checks.entries("num_classes", x.shape[-1], self.num_classes)
         head = nn.Dense(self.num_classes, kernel_init=truncated_normal_fan_in, precision=self.precision, name="head")
         return head(pooled), taps
 
@@ -122,7 +125,8 @@ class BlockVGG(nn.Module):
 
     def _check(self, images: Any) -> jax.Array:
         checks.option("downsampling", self.downsampling, down.DOWNSAMPLINGS)
-        checks.integer("num_classes", self.num_classes, minimum=1)
+        checks.integer("num_classes", self.num_classes, minimum=1, maximum=checks.LONGEST)
+        check_common(self)
         checks.number("width", self.width, minimum=0, exclusive=True)
         checks.option("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
         if not isinstance(self.blocks, tuple) or not self.blocks:

@@ -69,7 +69,9 @@ def capture(
                 name, "be hashable", f"{value!r} was given", "It is static in what is compiled.", error=TypeError
             )
     kept = {collection: value for collection, value in variables.items() if collection != "intermediates"}
-    return Partial(_Capture(model, _checked_names(names), bool(output), tuple(sorted(arguments.items()))), kept)
+    return Partial(
+        _Capture(model, _checked_names(names), checks.flag("output", output), tuple(sorted(arguments.items()))), kept
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _checked_names(names: Any) -> Names:
             re.compile(names)
         except re.error as error:
             checks.fail("names", wanted, f"{names!r} was given", f"As an expression: {error}.")
-    elif isinstance(names, Iterable):
+    elif isinstance(names, Iterable) and getattr(names, "ndim", 1):
         listed = tuple(names)
         if not listed or not all(isinstance(name, str) for name in listed):
             checks.fail("names", wanted, f"{listed!r} was given", error=TypeError)

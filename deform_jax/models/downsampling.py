@@ -19,7 +19,7 @@ DOWNSAMPLINGS = ("subsample", "max", "average", "strided", "strided_relu")
 
 def subsample(images: jax.Array) -> jax.Array:
     """Keep the top-left pixel of every 2 × 2 block, ``(n, h, w, c) -> (n, h // 2, w // 2, c)`` (LS 2.2)."""
-    return _corners(images)[0]
+    return _corners(_image_batch(images, kind="real"))[0]
 
 
 def max_pool(images: jax.Array, *, window: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:
@@ -38,11 +38,12 @@ def max_pool(images: jax.Array, *, window: int = 2, stride: int = 2, padding: in
     Raises:
       ValueError, TypeError: sizes out of their bounds, or images smaller than the window.
     """
-    if (window, stride, padding) == (2, 2, 0):
+    window = checks.integer("window", window, minimum=1, maximum=checks.LONGEST)
+    stride = checks.integer("stride", stride, minimum=1, maximum=checks.LONGEST)
+    padding = checks.integer("padding", padding, minimum=0, maximum=window // 2)
+    images = _image_batch(images, kind="float" if padding else "real", smallest=1)
+    if (window, stride, padding) == (2, 2, 0) and min(images.shape[1:3]) > 1:
         return functools.reduce(jnp.maximum, _corners(images))
-    checks.integer("window", window, minimum=1)
-    checks.integer("stride", stride, minimum=1)
-    checks.integer("padding", padding, minimum=0, maximum=window // 2)
     if min(images.shape[1:3]) + 2 * padding < window:
         size = f"{images.shape[1]} × {images.shape[2]}"
         checks.fail("images", f"be at least as large as the {window} × {window} window", f"they are {size}")
@@ -55,6 +56,7 @@ def max_pool(images: jax.Array, *, window: int = 2, stride: int = 2, padding: in
 
 def average_pool(images: jax.Array) -> jax.Array:
     """Return the mean of every 2 × 2 block and channel, ``(n, h, w, c) -> (n, h // 2, w // 2, c)`` (LS 2.2)."""
+    images = _image_batch(images)
     return sum(_corners(images)) / jnp.asarray(4, images.dtype)
 
 
@@ -71,7 +73,9 @@ def adaptive_average_pool(images: jax.Array, shape: tuple[int, int]) -> jax.Arra
     Raises:
       ValueError, TypeError: a shape that is no pair of positive integers.
     """
+    images = _image_batch(images, smallest=1)
     height, width = checks.size_pair("shape", shape)
+    checks.entries("shape", len(images), height, width, images.shape[-1])
     if images.shape[1:3] == (height, width):
         return images
     dtype = jnp.promote_types(images.dtype, jnp.float32)
@@ -100,15 +104,27 @@ class PatchConv(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map ``(n, h, w, c_in)`` to ``(n, h // 2, w // 2, features)``."""
+        images = _image_batch(images, kind="real")
+        checks.integer("features", self.features, minimum=1, maximum=checks.LONGEST)
+        checks.entries("features", 2, 2, images.shape[-1], self.features)
+        checks.precision("precision", self.precision)
         kernel = self.param("kernel", truncated_normal_fan_in, (2, 2, images.shape[-1], self.features), jnp.float32)
         dtype = self.dtype or jnp.promote_types(images.dtype, kernel.dtype)
         patches = _blocks(images.astype(dtype)).transpose(0, 1, 3, 2, 4, 5)
         patches = patches.reshape(*patches.shape[:3], -1)
         output = jnp.matmul(patches, kernel.reshape(-1, self.features).astype(dtype), precision=self.precision)
-        if not self.use_bias:
+        if not checks.flag("use_bias", self.use_bias):
             return output
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         return output + bias.reshape(1, 1, 1, -1).astype(dtype)
+
+
+def _image_batch(images: Any, *, kind: str = "float", smallest: int = 2) -> jax.Array:
+    images = checks.array("images", images, "n h w c", kind=kind)
+    if min(images.shape[1:3]) < smallest:
+        size = f"{images.shape[1]} × {images.shape[2]}"
+        checks.fail("images", f"be at least {smallest} × {smallest} pixels", f"they are {size}")
+    return images
 
 
 def _maximum_along(axis: int, images: jax.Array, window: int, stride: int) -> jax.Array:

@@ -36,13 +36,17 @@ class NTKDense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``(…, n_in)`` to ``(…, features)``."""
+        x = checks.array("x", x, "... n_in", kind="real")
+        checks.integer("features", self.features, minimum=1, maximum=checks.LONGEST)
+        checks.entries("features", x.shape[-1], self.features)
+        checks.precision("precision", self.precision)
         normal = nn.initializers.normal(1.0)
         kernel = self.param("kernel", normal, (x.shape[-1], self.features), jnp.float32)
         dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
-        scale = 1 / math.sqrt(x.shape[-1]) if self.scale is None else self.scale
+        scale = 1 / math.sqrt(x.shape[-1]) if self.scale is None else checks.number("scale", self.scale)
         # The kernel is scaled, not the product: a sum of thousands of unscaled terms would lose range in bfloat16.
         output = jnp.matmul(x.astype(dtype), (kernel * scale).astype(dtype), precision=self.precision)
-        if not self.use_bias:
+        if not checks.flag("use_bias", self.use_bias):
             return output
         bias = self.param("bias", normal, (self.features,), jnp.float32)
         return output + bias.astype(dtype).reshape((1,) * (output.ndim - 1) + (-1,))
@@ -71,7 +75,7 @@ class FullyConnected(ZooNetwork):
         images = self._check(images)
         # Single digits keep the sorted order of layer names their depth order.
         checks.integer("layers", self.layers, minimum=1, maximum=10)
-        checks.integer("hidden", self.hidden, minimum=1)
+        checks.integer("hidden", self.hidden, minimum=1, maximum=checks.LONGEST)
         taps: Taps = OrderedDict(input=images)
         x = images.reshape(len(images), -1)
         for layer in range(1, self.layers):

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from deform_jax import checks
 
 
 def truncated_normal_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
@@ -21,6 +24,7 @@ def truncated_normal_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: jnp.d
     Returns:
       An array of that shape.
     """
+    key, shape, dtype = _check(key, shape, dtype)
     n_in = math.prod(shape[:-1])
     # Drawn flat: the same numbers, and a network's initialisation compiles five times as fast on CPU.
     flat = jax.random.truncated_normal(key, -2.0, 2.0, (math.prod(shape),), dtype)
@@ -38,6 +42,7 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jn
     Returns:
       An array of that shape.
     """
+    key, shape, dtype = _check(key, shape, dtype)
     return uniform_bias(math.prod(shape[:-1]))(key, shape, dtype)
 
 
@@ -50,9 +55,10 @@ def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
     Returns:
       ``initialise(key, shape, dtype)``.
     """
+    bound = 1 / math.sqrt(checks.integer("fan_in", fan_in, minimum=1, maximum=2**62))
 
     def initialise(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-        bound = 1 / math.sqrt(fan_in)
+        key, shape, dtype = _check(key, shape, dtype)
         return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
 
     return initialise
@@ -69,5 +75,22 @@ def normal_fan_out(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jn
     Returns:
       An array of that shape.
     """
+    key, shape, dtype = _check(key, shape, dtype, rank=2)
     n_out = math.prod(shape[:-2]) * shape[-1]
     return math.sqrt(2 / n_out) * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
+
+
+def _check(key: Any, shape: Any, dtype: Any, *, rank: int = 1) -> tuple[jax.Array, tuple[int, ...], Any]:
+    key = checks.key(key, remedy="`jax.vmap` the initialiser over keys.")
+    if not isinstance(shape, tuple | list) or len(shape) < rank:
+        wanted = f"be a tuple of {rank} or more lengths, the output features last"
+        checks.fail("shape", wanted, f"{shape!r} was given", error=TypeError)
+    shape = tuple(checks.integer("shape", length, minimum=1, maximum=checks.LONGEST) for length in shape)
+    checks.entries("shape", *shape)
+    try:
+        floating = not hasattr(dtype, "ndim") and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except (TypeError, ValueError):
+        floating = False
+    if not floating:
+        checks.fail("dtype", "be a floating-point type", f"{dtype!r} was given", error=TypeError)
+    return key, shape, dtype

@@ -61,7 +61,8 @@ def load_pretrained(
       ConnectionError: the download failed; it says what to fetch by hand.
       ImportError: a package that the source needs is missing.
     """
-    text = os.fspath(source)
+    if not isinstance(source, str | os.PathLike) or not isinstance(text := os.fspath(source), str):
+        checks.fail("source", "be a name or a path", f"{source!r} was given", error=TypeError)
     if text.startswith(_HUB):
         path, called = _from_hub(text, cache)
     elif text.removesuffix("_imagenet") in PRETRAINED:
@@ -89,7 +90,7 @@ def _guessed(called: str) -> str:
 
 
 def _existing(text: str) -> pathlib.Path:
-    path = pathlib.Path(text).expanduser()
+    path = checks.path("source", text)
     if not path.is_file():
         wanted = f"be the path of a file, 'hf:owner/repository', or one of {', '.join(PRETRAINED)}"
         checks.fail("source", wanted, f"there is no file {text!r}")
@@ -99,7 +100,7 @@ def _existing(text: str) -> pathlib.Path:
 def _published(file: str, cache: str | os.PathLike | None) -> pathlib.Path:
     if cache is None:
         cache = pathlib.Path(needed("pooch", "Downloading weights").os_cache("deform_jax")) / "pretrained"
-    folder = pathlib.Path(cache).expanduser()
+    folder = checks.path("cache", cache)
     path = folder / file
     if not path.is_file():
         _download(file, folder)

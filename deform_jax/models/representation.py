@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -48,9 +49,10 @@ def represent(
       TypeError, ValueError: not a Flax module, or variables without ``params``.
     """
     _check_variables(model, variables)
+    output, precision = checks.flag("output", output), checks.precision("precision", precision)
     if hasattr(model, "precision"):
         model = model.clone(precision=precision)
-    return Partial(_Represent(_in_float32(model), bool(output)), variables)
+    return Partial(_Represent(_in_float32(model), output), variables)
 
 
 def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -> PyTree:
@@ -69,6 +71,9 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -
     images = checks.array("images", images, "n h w c" if normalised else "...", finite=True)
     if not normalised:
         return variables
+    if not (hasattr(model, "momentum") and hasattr(model, "axis_name")):
+        given = f"{type(model).__name__} lacks one of them"
+        checks.fail("model", "have the fields `momentum` and `axis_name`", given, "Apply it with mutable batch_stats.")
     return {**variables, "batch_stats": _batch_statistics(_unmapped(model), variables, images)}
 
 
@@ -98,6 +103,6 @@ _batch_statistics = jax.jit(_batch_statistics_of, static_argnums=0)
 def _check_variables(model: Any, variables: Any) -> None:
     if not isinstance(model, nn.Module):
         checks.fail("model", "be a Flax Linen module", f"{type(model).__name__} was given", error=TypeError)
-    if not hasattr(variables, "keys") or "params" not in variables:
-        keys = list(variables) if hasattr(variables, "keys") else type(variables).__name__
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        keys = list(variables) if isinstance(variables, Mapping) else type(variables).__name__
         checks.fail("variables", "be a mapping with the key 'params'", f"{keys} was given", "Pass {'params': params}.")

@@ -64,21 +64,17 @@ class SimpleCNN(ZooNetwork):
 
     def _check_images(self, images: Any) -> jax.Array:
         checks.integer("layers", self.layers, minimum=1, maximum=99)
-        checks.integer("filter_size", self.filter_size, minimum=1)
+        checks.integer("filter_size", self.filter_size, minimum=1, maximum=checks.LONGEST)
         checks.integer("stride", self.stride, minimum=1)
-        checks.integer("channels", self.channels, minimum=1)
+        checks.integer("channels", self.channels, minimum=1, maximum=checks.LONGEST)
         checks.option("activation", self.activation, ("relu", "linear"))
-        if self.stride not in (1, self.filter_size):
-            checks.fail("stride", f"be 1 or the filter size, {self.filter_size}", f"{self.stride!r} was given")
         images = checks.array("images", images, "...")
         if images.ndim not in (3, 4):
             remedy = "Add a leading axis for a single image."
             checks.fail("images", "have shape (n, length, c) or (n, h, w, c)", f"it is {tuple(images.shape)}", remedy)
         self._check(images if images.ndim == 4 else images[:, None])
+        check_windows("images", images.shape[1:-1], self.filter_size, self.stride)
         for side in images.shape[1:-1]:
-            if self.stride == 1 and side < self.filter_size:
-                given = f"a side is {side}"
-                checks.fail("images", f"have sides of at least the filter size, {self.filter_size} pixels", given)
             if self.stride > 1 and side % self.stride**self.layers:
                 unit = self.stride**self.layers
                 remedy = "Use fewer layers, or other images."
@@ -108,6 +104,14 @@ class NTKConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``(n, *sides, c_in)`` to ``(n, *sides / stride, features)``."""
+        x = checks.array("x", x, "... n side c", kind="real")
+        for field in ("features", "filter_size", "stride"):
+            checks.integer(field, getattr(self, field), minimum=1, maximum=checks.LONGEST)
+        checks.precision("precision", self.precision)
+        check_windows("x", x.shape[1:-1], self.filter_size, self.stride)
+        entries = self.filter_size ** (x.ndim - 2) * x.shape[-1]
+        checks.entries("features", entries, self.features)
+        checks.entries("filter_size", len(x), *x.shape[1:-1], entries)
         ndim, normal = x.ndim - 2, nn.initializers.normal(1.0)
         kernel = self.param("kernel", normal, (*[self.filter_size] * ndim, x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", normal, (self.features,), jnp.float32)
@@ -132,6 +136,18 @@ class _Readout(nn.Module):
         bias = self.param("bias", normal, (self.features,), jnp.float32)
         product = jnp.matmul(y.astype(jnp.float32), readout / y.shape[-1], precision=self.precision)
         return product + bias.reshape(1, -1)
+
+
+def check_windows(name: str, sides: tuple[int, ...], filter_size: int, stride: int) -> None:
+    """Refuse strides other than 1 and F, sides shorter than a window, and those that windows do not tile."""
+    if stride not in (1, filter_size):
+        checks.fail("stride", f"be 1 or the filter size, {filter_size}", f"{stride!r} was given")
+    for side in sides:
+        if side < filter_size:
+            given = f"a side is {side}"
+            checks.fail(name, f"have sides of at least the filter size, {filter_size} pixels", given)
+        if side % stride:
+            checks.fail(name, f"have sides that the stride, {stride}, divides", f"a side is {side}")
 
 
 def windows(x: Float[Array, "n *sides c"], filter_size: int, stride: int) -> Float[Array, "n *sites w"]:

@@ -53,7 +53,7 @@ def read_weights(source: str | os.PathLike) -> dict[str, np.ndarray]:
       ValueError: no such file; empty, truncated, damaged, of another kind; or a pickle that holds more than arrays.
       ImportError: a ``.safetensors`` file, and safetensors is not installed.
     """
-    path = pathlib.Path(source).expanduser()
+    path = checks.path("source", source)
     if not path.is_file():
         checks.fail("source", "be an existing file", f"{str(path)!r} is not", "Correct the path.")
     with path.open("rb") as file:

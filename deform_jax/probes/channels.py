@@ -50,6 +50,7 @@ def shuffle_channels(key: RandomKey, params: PyTree, *, layers: Layers = None, o
     the inputs, and shared by the outputs, is the released code; the text permutes "the values of c, c'" (``outputs``).
     """
     key = checks.key(key, remedy="`jax.vmap` the call over keys.")
+    outputs = checks.flag("outputs", outputs)
     kernels = find_kernels(params, points=True)
     chosen = _choose(layers, list(kernels))
     orders = []
@@ -134,7 +135,7 @@ def average_channels(represent: Represent) -> Represent:
 
 
 def _averaged_taps(represent: Represent, images: Images) -> Taps:
-    taps = read_taps(represent, images)
+    taps = read_taps(represent, checks.array("images", images, "..."))
     return OrderedDict((tap, widen(x).mean(-1, keepdims=True) if x.ndim > 2 else x) for tap, x in taps.items())
 
 
@@ -176,7 +177,8 @@ def _beside(path: tuple[Any, ...]) -> tuple[str, ...]:
 def _choose(layers: Any, known: list[str]) -> set[str]:
     if layers is None:
         return set(known)
-    if isinstance(layers, str) or not (callable(layers) or isinstance(layers, Iterable)):
+    arrays = isinstance(layers, jax.Array | np.ndarray)
+    if isinstance(layers, str) or arrays or not (callable(layers) or isinstance(layers, Iterable)):
         remedy = f"Write `layers=[{layers!r}]`." if isinstance(layers, str) else ""
         given = f"{layers!r} was given"
         checks.fail("layers", "be names of layers, or a function of one name", given, remedy, error=TypeError)
@@ -188,7 +190,7 @@ def _choose(layers: Any, known: list[str]) -> set[str]:
 
 def _known(argument: str, names: list[Any], known: list[str]) -> list[str]:
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             given = f"{name!r} is none of them"
             checks.fail(argument, "name convolutions of `params`", given, f"There are {', '.join(known)}.")
     return names

@@ -42,9 +42,8 @@ def asymptotic_exponents(*, strided: bool, ndim: int = 1) -> Exponents:
     Source: SI Eqs 5, 7, 8 and 9, in one dimension. SI 4 says that they carry "unaltered" to two, which for G holds only
     if A_k is the number of sites in the receptive field; with A_k its width, G ~ A^d, since ‖f_k(δ)‖² ~ A^−d.
     """
-    if not isinstance(strided, bool):
-        checks.fail("strided", "be True or False", f"{strided!r} was given", error=TypeError)
-    ndim = checks.integer("ndim", ndim, minimum=1)
+    strided = checks.flag("strided", strided)
+    ndim = checks.integer("ndim", ndim, minimum=1, maximum=checks.LONGEST)
     deformation = -1.0 if strided else -2.0
     return Exponents(deformation, float(ndim), deformation - ndim)
 
@@ -93,8 +92,8 @@ def diffusion_constant(filter_size: int, *, printed: bool = False) -> float:
 
     Source: SI Prop. A.1, corrected; its √k stands.
     """
-    size = checks.integer("filter_size", filter_size, minimum=1)
-    if not printed:
+    size = checks.integer("filter_size", filter_size, minimum=1, maximum=checks.LONGEST)
+    if not checks.flag("printed", printed):
         return (size**2 - 1) / 24
     return ((size - 1) ** 3 if size % 2 else size**3 - 3 * size**2 + 6 * size - 4) / (12 * size)
 
@@ -115,7 +114,8 @@ def drift(filter_size: int, *, printed: bool = False) -> float:
 
     Source: SI Prop. A.1, corrected.
     """
-    size = checks.integer("filter_size", filter_size, minimum=1)
+    size = checks.integer("filter_size", filter_size, minimum=1, maximum=checks.LONGEST)
+    printed = checks.flag("printed", printed)
     if size % 2:
         return 0.0
     return (size - 1) / (2 * size) if printed else 0.5
@@ -140,11 +140,13 @@ def diffusion_profile(offsets: Any, *, filter_size: int, layer: int, printed: bo
 
     Source: SI Prop. A.1 (Eqs 11 and 12), corrected.
     """
-    filter_size = checks.integer("filter_size", filter_size, minimum=2)
-    layer = checks.integer("layer", layer, minimum=1)
+    filter_size = checks.integer("filter_size", filter_size, minimum=2, maximum=checks.LONGEST)
+    layer = checks.integer("layer", layer, minimum=1, maximum=checks.LONGEST)
     offsets = concrete("offsets", offsets, "...", "real").astype(np.float64)
     spread = 4 * diffusion_constant(filter_size, printed=printed) * layer
-    return np.exp(-((offsets - drift(filter_size, printed=printed) * layer) ** 2) / spread) / np.sqrt(np.pi * spread)
+    with np.errstate(over="ignore"):  # where the square leaves float64, the profile is 0
+        exponent = -((offsets - drift(filter_size, printed=printed) * layer) ** 2) / spread
+    return np.exp(exponent) / np.sqrt(np.pi * spread)
 
 
 def _positive(name: str, value: Any) -> np.ndarray:

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from deform_jax import checks
-from deform_jax.probes.distances import widen
+from deform_jax.probes.distances import opaque, row_scale, widen
 from deform_jax.typing import PyTree
 
 KERNEL_NAMES = ("kernel", "w")
@@ -41,12 +42,13 @@ def total_variation(kernel: Float[Array, "*size c_in c_out"], *, per_slice: bool
 
     Source: LS 4.1 and footnote 1.
     """
-    return _total_variation(check_kernel(kernel), per_slice)
+    return _total_variation(check_kernel(kernel), checks.flag("per_slice", per_slice))
 
 
 @partial(jax.jit, static_argnums=1)
 def _total_variation(kernel: Array, per_slice: bool) -> Array:
-    kernel = widen(kernel)
+    kernel = opaque(widen(kernel))
+    kernel = kernel * row_scale(kernel.reshape(-1))[0]  # sums then stay within float32
     spatial = tuple(range(kernel.ndim - 2))
     kept = spatial if per_slice else None
     variation = jnp.sum(jnp.stack([jnp.abs(jnp.diff(kernel, axis=axis)).sum(kept) for axis in spatial]), axis=0)
@@ -106,12 +108,21 @@ def find_kernels(
     As :func:`filter_statistics` says; ``points`` also counts the kernels of one spatial entry.
     """
     wanted = _sizes(size)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    try:
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+    except ValueError:  # of jax, which sorts the keys of dicts
+        given = "it is none: a dict of it has keys that cannot be sorted"
+        checks.fail("params", "be a pytree", given, "Name all by strings.", error=TypeError)
     kernels = {layer: leaf for path, leaf in leaves if (layer := kernel_layer(path, leaf, points=points)) is not None}
     if not kernels:
         requirement = "hold a convolution kernel, of rank 3 or 4 and named `kernel` or `w`"
         given = f"none of its {len(leaves)} leaves is one"
         checks.fail("params", requirement, given, "Pass the parameters of a convolutional network.")
+    for layer, kernel in kernels.items():
+        if 0 in kernel.shape:
+            checks.fail("params", "hold no empty kernel", f"that of {layer!r} has shape {tuple(kernel.shape)}")
+        if isinstance(kernel, np.ndarray):
+            checks.fits(f"params: {layer}", kernel)
     chosen = (layer for layer in kernels if not wanted or kernels[layer].shape[:-2] in wanted)
     return {layer: kernels[layer] for layer in sorted(chosen, key=_natural)}
 

@@ -1,5 +1,6 @@
 """Networks of one channel with homogeneous filters, whose layers are matrices."""
 
+import math
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any
@@ -8,6 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from deform_jax import checks
+
+DEEPEST = 10_000
+"""The most layers: each is computed from the one before."""
 
 
 def homogeneous_representations(
@@ -32,9 +36,13 @@ def homogeneous_representations(
 
     Source: SI Fig. 6 and appendix A, whose Eq. 10 lacks the factor 1/F that the text before it has.
     """
-    ndim = checks.integer("ndim", ndim, minimum=1)
+    ndim = checks.integer("ndim", ndim, minimum=1, maximum=64)  # numpy's own bound
     images = concrete("images", images, "... " + " ".join(f"side{axis}" for axis in range(ndim)), "real")
     shape = images.shape[-ndim:]
+    for side in shape:
+        checks.entries(
+            "images", side, side, remedy="A layer is a matrix of all sites along a side: take smaller images."
+        )
     check_layers(shape, filter_size, stride, layers)
     if images.min() < 0:
         checks.fail("images", "not be negative", f"the least value is {images.min():g}", "ReLU would change them.")
@@ -67,7 +75,8 @@ def translation_sensitivity(
 
     Source: SI Eq. 4.
     """
-    shape = (checks.integer("length", length, minimum=2),)
+    shape = (checks.integer("length", length, minimum=2, maximum=checks.LONGEST),)
+    checks.entries("length", *shape, *shape, remedy="A layer is a matrix of all sites.")
     check_layers(shape, filter_size, stride, layers)
     steps = grams(shape, filter_size, stride, layers)
     return np.array([2 - 2 * np.trace(np.roll(gram, -1, 0)) / np.trace(gram) for gram in steps])
@@ -88,10 +97,13 @@ def receptive_field_size(filter_size: int, *, stride: int = 1, layers: int) -> F
 
     Source: SI 4.1, A_k ~ √k, with the constant of appendix A put right; SI 4.2.
     """
-    filter_size = checks.integer("filter_size", filter_size, minimum=2)
+    filter_size = checks.integer("filter_size", filter_size, minimum=2, maximum=checks.LONGEST)
     if checks.integer("stride", stride) not in (1, filter_size):
         checks.fail("stride", f"be 1 or `filter_size` {filter_size}", f"{stride} was given")
-    k = np.arange(1, 1 + checks.integer("layers", layers, minimum=1))
+    layers = checks.integer("layers", layers, minimum=1, maximum=DEEPEST)
+    if stride > 1 and layers * math.log(filter_size) > math.log(np.finfo(np.float64).max):
+        checks.fail("layers", "keep the width F^layers within float64", f"{layers} was given for F = {filter_size}")
+    k = np.arange(1, 1 + layers)
     return np.sqrt(k * (filter_size**2 - 1) / 12) if stride == 1 else np.float64(filter_size) ** k
 
 
@@ -117,13 +129,15 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     """The sides as Python integers, refused below 2."""
     if not isinstance(shape, tuple | list) or len(shape) == 0:
         checks.fail("shape", "be a tuple of sides in pixels", f"{shape!r} was given", error=TypeError)
-    return tuple(checks.integer("shape", side, minimum=2) for side in shape)
+    sides = tuple(checks.integer("shape", side, minimum=2, maximum=checks.LONGEST) for side in shape)
+    checks.entries("shape", *sides, *sides, remedy="A layer is a matrix of all sites: take smaller images.")
+    return sides
 
 
 def check_layers(shape: tuple[int, ...], filter_size: int, stride: int, layers: int) -> None:
     """Refuse windows that do not fit, strides that are neither 1 nor F, and sites that do not come out whole."""
     filter_size = checks.integer("filter_size", filter_size, minimum=2, maximum=min(shape))
-    layers = checks.integer("layers", layers, minimum=1)
+    layers = checks.integer("layers", layers, minimum=1, maximum=DEEPEST)
     if checks.integer("stride", stride) not in (1, filter_size):
         checks.fail("stride", f"be 1 or `filter_size` {filter_size}", f"{stride} was given")
     if stride > 1 and any(side % filter_size**layers for side in shape):
@@ -136,5 +150,5 @@ def concrete(name: str, value: Any, dims: str, kind: str) -> np.ndarray:
     if checks.is_traced(value):
         remedy = "Compute the theory outside `jax.jit`: it is exact, in float64."
         checks.fail(name, "be known in Python", "a traced array was given", remedy, error=TypeError)
-    checks.array(name, value, dims, kind=kind, finite=True)
+    checks.array(name, value, dims, kind=kind, finite=True, wide=True)
     return np.asarray(value)

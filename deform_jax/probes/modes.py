@@ -42,8 +42,11 @@ def laplacian_modes(size: int | tuple[int, ...], *, ndim: int = 2) -> tuple[np.n
     """
     ndim = checks.integer("ndim", ndim, minimum=1, maximum=2)
     if isinstance(size, tuple | list) and len(size) in (1, 2):
-        return _modes(tuple(checks.integer("size", length, minimum=1) for length in size))
-    return _modes((checks.integer("size", size, minimum=1),) * ndim)
+        lengths = tuple(checks.integer("size", length, minimum=1, maximum=checks.LONGEST) for length in size)
+    else:
+        lengths = (checks.integer("size", size, minimum=1, maximum=checks.LONGEST),) * ndim
+    checks.entries("size", *lengths, *lengths, remedy="There are as many modes as entries: take a smaller grid.")
+    return _modes(lengths)
 
 
 def laplacian_power(
@@ -139,12 +142,14 @@ def _modes(lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 @partial(jax.jit, static_argnums=1)
 def _laplacian_power(kernel: Array, degenerate: str) -> Array:
     eigenvalues, modes = _modes(kernel.shape[:-2])
-    filters = widen(kernel).reshape(len(modes), -1)
+    filters = opaque(widen(kernel)).reshape(len(modes), -1)
+    scale = row_scale(filters.reshape(-1))[0]
+    filters = filters * scale  # exact, and no sum of them leaves float32
     matrix = jnp.asarray(modes.reshape(len(modes), -1), filters.dtype)
     # A constant has no part in any mode but the first. Left in the product, its rounding would drown their power.
     projections = jnp.matmul(matrix, filters - filters[:1], precision=lax.Precision.HIGHEST)
     projections = projections.at[0].add(math.sqrt(len(modes)) * filters[0])
-    power = jnp.square(projections).mean(1)
+    power = jnp.square(projections).mean(1) / scale / scale
     if degenerate == "separate":
         return power
     _, space, counts = np.unique(eigenvalues, return_inverse=True, return_counts=True)

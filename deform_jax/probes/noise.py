@@ -4,6 +4,7 @@ import math
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deform_jax import checks
@@ -64,9 +65,7 @@ def rectified_noise(
     positive noise passes the first layer, and without ReLU G_k nears its law only late. Ours: one σ for all images.
     """
     key, images, deformed = _check(key, images, deformed)
-    if not isinstance(rectified, bool):
-        checks.fail("rectified", "be True or False", f"{rectified!r} was given", error=TypeError)
-    return _rectified_noise(key, images, deformed, rectified)
+    return _rectified_noise(key, images, deformed, checks.flag("rectified", rectified))
 
 
 def _check(key: RandomKey, images: Array, deformed: Array) -> tuple[Array, Array, Array]:
@@ -92,4 +91,6 @@ def _rectified_noise(key: RandomKey, images: Array, deformed: Array, rectified: 
     clean, moved = widen(images), widen(deformed).astype(widen(images).dtype)
     spread = euclidean_distance(clean.reshape(-1), moved.reshape(-1)) / math.sqrt(clean.size)
     noise = jax.random.normal(key, clean.shape, clean.dtype)
-    return (clean + spread * (jax.nn.relu(noise) if rectified else noise)).astype(images.dtype)
+    noise = jax.nn.relu(noise) if rectified else noise
+    added = jnp.where(noise == 0, 0, spread * noise)  # and not ∞ · 0, where the deformation leaves float32
+    return (clean + added).astype(images.dtype)

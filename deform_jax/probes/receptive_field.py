@@ -62,12 +62,14 @@ def effective_receptive_field(
     if not isinstance(shape, tuple | list) or len(shape) == 0:
         given = f"{shape!r} was given"
         checks.fail("shape", "be a tuple of sides in pixels, such as (32,)", given, error=TypeError)
-    shape = tuple(checks.integer("shape", side, minimum=1) for side in shape)
+    shape = tuple(checks.integer("shape", side, minimum=1, maximum=checks.LONGEST) for side in shape)
     value = checks.number("value", value, minimum=0, exclusive=True)
     strided = checks.integer("stride", stride, minimum=1) > 1
-    channels = checks.integer("channels", channels, minimum=1)
+    channels = checks.integer("channels", channels, minimum=1, maximum=checks.LONGEST)
     count = math.prod(shape)
     chunk = count if chunk is None else min(checks.integer("chunk", chunk, minimum=1), count)
+    remedy = "One image for each active pixel goes through: pass a smaller `chunk`, or smaller images."
+    checks.entries("shape", chunk + 1, count, channels, remedy=remedy)
     options: dict[str, Any] = {"shape": shape, "channels": channels, "strided": strided}
     steps = -(-count // chunk)
     pixels = np.minimum(np.arange(steps * chunk), count - 1).reshape(steps, chunk)  # the last is repeated

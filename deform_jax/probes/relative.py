@@ -181,7 +181,7 @@ def _of_sums(sums: _Sums) -> tuple[RelativeSensitivity, Taps]:
 
 def _filled(batches: Any) -> Iterator[tuple[int, tuple[Array, Array, Array, Array]]]:
     """The number of images in each batch, and the batch at the size of the largest so far with the images' weights."""
-    if not isinstance(batches, Iterable):
+    if not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0:
         given = f"its type is {type(batches).__name__}"
         checks.fail("batches", "be an iterable of (images, deformed, noisy)", given, error=TypeError)
     size, shape = 0, None

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from deform_jax import checks
-from deform_jax.probes.distances import row_norm, row_scale, widen
+from deform_jax.probes.distances import opaque, row_norm, row_scale, widen
 from deform_jax.probes.filters import find_kernels, kernel_layer
 from deform_jax.typing import PyTree
 
@@ -76,9 +76,9 @@ def sharpen_filters(
 
     Source: ours, for the question with which LS (6) ends: when do smooth filters suffice?
     """
-    checks.number("amount", amount)
+    amount, same_norm = checks.number("amount", amount), checks.flag("same_norm", same_norm)
     sigma = _static_sigma(sigma)
-    return map_kernels(lambda kernel: _sharpen(jnp.asarray(kernel), amount, sigma, bool(same_norm)), params, size)
+    return map_kernels(lambda kernel: _sharpen(jnp.asarray(kernel), amount, sigma, same_norm), params, size)
 
 
 def map_kernels(function: Callable[[Array], Array], params: PyTree, size: int | tuple[int, ...] | None) -> PyTree:
@@ -104,11 +104,13 @@ def _static_sigma(sigma: Any) -> float:
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _sharpen(kernel: Array, amount: Array, sigma: float, same_norm: bool) -> Array:
-    wide = widen(kernel)
+    wide = opaque(widen(kernel))
+    scale = row_scale(wide.reshape(-1))[0]
+    wide = wide * scale  # exact, and no product of it leaves float32
     amount = jnp.asarray(amount, wide.dtype)
     # So, and not W + amount (W − blurred): exact at amounts of 0 and −1.
     result = (1 + amount) * wide - amount * _blur(wide, sigma)
-    return (_at_norm_of(wide, result) if same_norm else result).astype(kernel.dtype)
+    return ((_at_norm_of(wide, result) if same_norm else result) / scale).astype(kernel.dtype)
 
 
 def _blur(kernel: Float[Array, "*size c_in c_out"], sigma: float) -> Float[Array, "*size c_in c_out"]:

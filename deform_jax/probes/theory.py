@@ -71,7 +71,7 @@ def homogeneous_network(
 
     Returns:
       (A, D, G, R), each float64 (K,). D, G and R are ``nan`` where all images are represented alike, as at a layer with
-      a single site; a ``RuntimeWarning`` names these layers.
+      a single site; a ``RuntimeWarning`` names these layers. R is ``nan`` too where there is no noise, G = 0.
 
     Raises:
       TypeError: positions or displacements are not integers; traced arguments.
@@ -88,7 +88,8 @@ def homogeneous_network(
     checks.option("boundary", boundary, ("periodic", "clamp"))
     checks.option("collisions", collisions, ("superpose", "collapse"))
     checks.option("normaliser", normaliser, ("independent", "distinct"))
-    checks.number("value", value, minimum=0, exclusive=True)
+    value = float(checks.number("value", value, minimum=0, exclusive=True))
+    rectified = checks.flag("rectified", rectified)
     targets = _targets(displacements, shape, boundary)
     second, mean, moved = _moments(pairs, weights, targets, collapse=collisions == "collapse")
     variance = value**2 * np.trace(moved) / len(mean)
@@ -165,6 +166,9 @@ def _collapsed(pairs: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> n
 def _targets(displacements: Any, shape: tuple[int, ...], boundary: str) -> np.ndarray:
     """Where each move takes each site: (moves, sites)."""
     moves = concrete("displacements", displacements, f"moves {len(shape)}", "integer")
+    if np.abs(moves.astype(np.float64)).max() > checks.LONGEST:
+        checks.fail("displacements", f"be moves of at most {checks.LONGEST} pixels", "larger ones were given")
+    moves = moves.astype(np.int64)
     sites = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
     mode = "wrap" if boundary == "periodic" else "clip"
     return np.stack([np.ravel_multi_index(tuple((sites + move).T), shape, mode=mode) for move in moves])
@@ -184,6 +188,7 @@ def _check_pairs(positions: Any, weights: Any, shape: tuple[int, ...]) -> tuple[
     if (positions < 0).any() or (positions >= shape).any():
         given = f"they range from {positions.min()} to {positions.max()}"
         checks.fail("positions", f"lie within the shape {shape}", given, "Wrap or clamp them first.")
+    positions = positions.astype(np.int64)
     pairs = np.asarray(np.ravel_multi_index(tuple(np.moveaxis(positions, -1, 0)), shape))
     same = np.flatnonzero(pairs[:, 0] == pairs[:, 1])
     if len(same):
@@ -191,7 +196,8 @@ def _check_pairs(positions: Any, weights: Any, shape: tuple[int, ...]) -> tuple[
     if weights is None:
         return pairs, np.full(len(pairs), 1 / len(pairs))
     weights = concrete("weights", weights, str(len(pairs)), "real").astype(np.float64)
-    if weights.min() < 0 or weights.sum() == 0:
+    if weights.min() < 0 or weights.max() == 0:
         given = f"they range from {weights.min():g} to {weights.max():g}"
         checks.fail("weights", "not be negative, nor all zero", given)
+    weights = np.ldexp(weights, -np.frexp(weights.max())[1])  # exact, and their sum stays within float64
     return pairs, weights / weights.sum()

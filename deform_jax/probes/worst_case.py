@@ -86,7 +86,7 @@ def worst_case(
     start = _check_start(start, images, limit)
     step_size = limit / 2 if step_size is None else checks.number("step_size", step_size, minimum=0, exclusive=True)
     checks.option("distance", distance, DISTANCES)
-    steps = checks.integer("steps", steps, minimum=1)
+    steps = checks.integer("steps", steps, minimum=1, maximum=checks.LONGEST)
     chunk = len(images) if chunk is None else checks.integer("chunk", chunk, minimum=1)
     _check_weights(weights)
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import numpy as np
 
 from deform_jax import checks
 
@@ -17,12 +16,7 @@ def example(name: str, value: Any, dims: str, *, kind: str = "float") -> jax.Arr
     surplus = getattr(value, "ndim", len(axes)) - len(axes)
     remedy = {1: _VMAP, -1: "Add a channel axis: `image[..., None]`." if axes[-1] == "c" else ""}.get(surplus, "")
     checks.array(name, value, dims, kind="any", nonempty=False, remedy=remedy)
-    checked = checks.array(name, value, dims, kind=kind)
-    # Of `value`: a numpy array closed over by a jitted function is concrete, `checked` is not. And at compile time: jit
-    # stages every jax operation on such an array, this check's included.
-    with jax.ensure_compile_time_eval():
-        checks.all_finite(name, value if isinstance(value, jax.Array) else np.asarray(value))
-    return checked
+    return checks.array(name, value, dims, kind=kind, finite=True)
 
 
 def key(value: Any) -> jax.Array:

@@ -51,7 +51,7 @@ def max_entropy_field(
         given = f"its shape is {tuple(coefficients.shape)}"
         checks.fail("coefficients", "have shape (2, cutoff, cutoff) with cutoff ≥ 2", given)
     height, width = checks.size_pair("shape", shape, minimum=3)
-    checks.number("temperature", temperature, minimum=0)
+    temperature = checks.number("temperature", temperature, minimum=0)
     dtype = jnp.promote_types(coefficients.dtype, jnp.float32)
     return _field(coefficients.astype(dtype), jnp.asarray(temperature, dtype), shape=(height, width))
 

@@ -38,7 +38,7 @@ def random_shifts(key: RandomKey, grid: tuple[int, int], max_shift: float | jax.
     """
     key = _inputs.key(key)
     gy, gx = checks.size_pair("grid", grid, minimum=2, meaning="(rows, columns) of control points")
-    checks.number("max_shift", max_shift, minimum=0)
+    max_shift = checks.number("max_shift", max_shift, minimum=0, maximum=checks.LONGEST)
     return jax.random.uniform(key, (gy, gx, 2), dtype=jnp.float32, minval=-max_shift, maxval=max_shift)
 
 
@@ -72,7 +72,7 @@ def random_tps(
     """
     return _RandomTPS(
         grid=checks.size_pair("grid", grid, minimum=2, meaning="(rows, columns) of control points"),
-        max_shift=_inputs.plain(checks.number("max_shift", max_shift, minimum=0)),
+        max_shift=_inputs.plain(checks.number("max_shift", max_shift, minimum=0, maximum=checks.LONGEST)),
         boundary=checks.option("boundary", boundary, BOUNDARIES),
         fill=_inputs.plain(checks.number("fill", fill)),
     )
@@ -108,7 +108,8 @@ def random_coefficients(key: RandomKey, cutoff: int) -> Float[Array, "2 c c"]:
 
     Petrini et al. 2021, section 2, https://arxiv.org/abs/2105.02468.
     """
-    cutoff = checks.integer("cutoff", cutoff, minimum=2)
+    cutoff = checks.integer("cutoff", cutoff, minimum=2, maximum=checks.LONGEST)
+    checks.entries("cutoff", 2, cutoff, cutoff)
     return jax.random.normal(_inputs.key(key), (2, cutoff, cutoff), dtype=jnp.float32)
 
 
@@ -139,8 +140,8 @@ def random_max_entropy(
     Petrini et al. 2021, section 2, https://arxiv.org/abs/2105.02468; the defaults are those of Tomasini et al. 2022.
     """
     return _RandomMaxEntropy(
-        displacement=_inputs.plain(checks.number("displacement", displacement, minimum=0)),
-        cutoff=checks.integer("cutoff", cutoff, minimum=2),
+        displacement=_inputs.plain(checks.number("displacement", displacement, minimum=0, maximum=checks.LONGEST)),
+        cutoff=checks.integer("cutoff", cutoff, minimum=2, maximum=checks.LONGEST),
         boundary=checks.option("boundary", boundary, BOUNDARIES),
         fill=_inputs.plain(checks.number("fill", fill)),
     )
@@ -179,7 +180,9 @@ def random_translation(
 
     The default is ours, the bound of Ruderman et al.'s deformations for CIFAR10.
     """
-    return _affine(_translation, checks.number("max_shift", max_shift, minimum=0), boundary, fill)
+    return _affine(
+        _translation, checks.number("max_shift", max_shift, minimum=0, maximum=checks.LONGEST), boundary, fill
+    )
 
 
 def random_rotation(

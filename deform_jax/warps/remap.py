@@ -42,7 +42,7 @@ def remap(image: Image, field: Field, *, boundary: str = "edge", fill: float | j
     image = _inputs.example("image", image, "h w c")
     field = _inputs.example("field", field, "h w 2", kind="real")
     checks.option("boundary", boundary, BOUNDARIES)
-    checks.number("fill", fill)
+    fill = checks.number("fill", fill)
     height, width, _ = image.shape
     if field.shape[:2] != (height, width):
         required = f"have the image's height and width, ({height}, {width}, 2)"

@@ -105,10 +105,12 @@ def temperature_grid(
     wanted = "be a tuple of different integers, each ≥ 2"
     if not isinstance(cutoffs, tuple | list):
         checks.fail("cutoffs", wanted, f"{cutoffs!r} was given", "A single one is `(3,)`.", error=TypeError)
-    known = [checks.integer(f"cutoffs[{i}]", cutoff, minimum=2) for i, cutoff in enumerate(cutoffs)]
+    known = [
+        checks.integer(f"cutoffs[{i}]", cutoff, minimum=2, maximum=checks.LONGEST) for i, cutoff in enumerate(cutoffs)
+    ]
     if not known or len(set(known)) < len(known):
         checks.fail("cutoffs", wanted, f"{tuple(known)} was given")
-    count = checks.integer("count", count, minimum=2)
+    count = checks.integer("count", count, minimum=2, maximum=checks.LONGEST)
     grid = OrderedDict()
     for cutoff in known:
         low, high = temperature_range(cutoff=cutoff, size=size)
@@ -117,7 +119,7 @@ def temperature_grid(
 
 
 def _cutoff(cutoff: int) -> int:
-    return checks.integer("cutoff", cutoff, minimum=2)  # ln 1 = 0
+    return checks.integer("cutoff", cutoff, minimum=2, maximum=checks.LONGEST)  # ln 1 = 0
 
 
 def _side(size: int | tuple[int, int]) -> int:

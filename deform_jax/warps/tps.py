@@ -59,6 +59,8 @@ def tps_field(shifts: Shifts, shape: tuple[int, int]) -> Field:
         given = f"its shape is {tuple(shifts.shape)}"
         checks.fail("shifts", "have shape (gy, gx, 2) with gy and gx ≥ 2", given, "A spline needs all four corners.")
     height, width = checks.size_pair("shape", shape, minimum=2)
+    remedy = "The spline's basis has one entry for each pixel and control point: take fewer of either."
+    checks.entries("shape", height, width, *shifts.shape[:2], remedy=remedy)
     shifts = shifts.astype(jnp.promote_types(shifts.dtype, jnp.float32))
     basis = jnp.asarray(_basis(shifts.shape[:2], (height, width)), dtype=shifts.dtype)
     # Components × pixels, so that vmap over n sets of shifts is one (2n, gy·gx) @ (gy·gx, h·w) whose output needs no
