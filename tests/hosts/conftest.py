@@ -51,6 +51,10 @@ class Processes:
         codes = [process.wait(max(0.1, deadline - time.monotonic())) for process in self._started]
         return codes, [log.read_text() for log in self.logs]
 
+    def running(self):
+        """Whether none has ended."""
+        return all(process.poll() is None for process in self._started)
+
     def kill(self, *indices):
         """Kill some processes by SIGKILL, or all."""
         for index in indices or range(len(self._started)):

@@ -1,6 +1,6 @@
 """What each process of a test runs: train the toy task in one layout after another, and keep what ``fit`` returned.
 
-python train.py FOLDER LAYOUT… --coordinator HOST:PORT --processes N --process I
+python train.py FOLDER LAYOUT… [--short] --coordinator HOST:PORT --processes N --process I
 """
 
 import argparse
@@ -19,6 +19,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("layouts", nargs="+")
+    parser.add_argument("--short", action="store_true")
     parser.add_argument("--coordinator")
     for name in ("processes", "process"):
         parser.add_argument(f"--{name}", type=int)
@@ -33,16 +34,19 @@ import training_toys as toys  # noqa: E402 - which computes
 
 from deform_jax import training  # noqa: E402
 
-RECIPE = dataclasses.replace(toys.RECIPE, schedule="cosine", warmup_epochs=1, epochs=3)
 
+def fit(folder, layout, mesh=None, *, short=False):
+    """Train the seeds of a layout such as 2x2 in their folders, and return (seed, variables, history) of each.
 
-def fit(folder, layout, mesh=None):
-    """Train the seeds of a layout such as 2x2 in their folders, and return (seed, variables, history) of each."""
+    12 steps with checkpoints at every second one, or 8 with one after each epoch.
+    """
     side, split = map(int, layout.split("x"))
     folders = [folder / layout / str(seed) for seed in range(side)]
-    options = {"evaluation": toys.TEST, "save_epochs": (2,), "checkpoint_steps": 2, "folders": folders}
+    recipe = dataclasses.replace(toys.RECIPE, schedule="cosine", warmup_epochs=1, epochs=2 if short else 3)
+    every = None if short else 2
+    options = {"evaluation": toys.TEST, "save_epochs": (2,), "checkpoint_steps": every, "folders": folders}
     mesh = training.make_mesh(side, split) if mesh is None else mesh
-    runs = toys.fit(RECIPE, seeds=range(side), mesh=mesh, **options)
+    runs = toys.fit(recipe, seeds=range(side), mesh=mesh, **options)
     return [(run.seed, jax.tree.map(np.asarray, run.variables), toys.timeless(run.history)) for run in runs]
 
 
@@ -50,7 +54,7 @@ def main():
     with hosts.together():
         for layout in wanted.layouts:
             try:
-                found = fit(wanted.folder, layout)
+                found = fit(wanted.folder, layout, short=wanted.short)
             except ValueError as error:
                 print(error, file=sys.stderr)
                 continue
