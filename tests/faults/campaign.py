@@ -22,6 +22,8 @@ LIMIT = 3600
 FAULTS = {
     "killed": "`kill -9` of a training run",
     "asked_to_end": "SIGTERM (preemption) or Ctrl-C",
+    "one_of_two_killed": "`kill -9` of one process of two",
+    "one_of_two_asked": "SIGTERM to one process of two",
     "two_at_once": "two commands on one run folder",
     "damaged_checkpoint": "file of a resumable step deleted, cut, or one bit flipped",
     "damaged_result": "file of a finished network deleted, cut, or one bit flipped",
@@ -34,6 +36,8 @@ FAULTS = {
 QUICK = {
     "killed": 3,
     "asked_to_end": 1,
+    "one_of_two_killed": 1,
+    "one_of_two_asked": 1,
     "two_at_once": 1,
     "damaged_checkpoint": 1,
     "damaged_result": 1,
@@ -64,9 +68,11 @@ def processor():
 def scenario(name):
     import fault_disks
     import fault_files
+    import fault_hosts
     import fault_processes
 
-    return next(getattr(m, name) for m in (fault_processes, fault_files, fault_disks) if hasattr(m, name))
+    modules = fault_processes, fault_hosts, fault_files, fault_disks
+    return next(getattr(module, name) for module in modules if hasattr(module, name))
 
 
 def run_one(name, root, tries, answer):
@@ -80,7 +86,9 @@ def run_one(name, root, tries, answer):
     except fault_tools.NotTried as reason:
         row["outcome"] = f"not tried: {reason}"
     except AssertionError as error:
-        row |= {"outcome": f"FAILED: {error}"[:2000], "lost": "?"}
+        said = str(error)
+        short = said if len(said) < 3000 else f"{said[:500]} … {said[-2500:]}"
+        row |= {"outcome": f"FAILED: {short}", "lost": "?"}
     answer.write_text(json.dumps(row))
 
 
@@ -101,7 +109,8 @@ def in_a_process(name, root, tries):
 
 def markdown(rows):
     lines = ["| fault | times tried | outcome | lost |", "| --- | ---: | --- | --- |"]
-    return "\n".join([*lines, *("| {fault} | {tried} | {outcome} | {lost} |".format(**row) for row in rows), ""])
+    cells = [[" ".join(str(row[name]).split()) for name in ("fault", "tried", "outcome", "lost")] for row in rows]
+    return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in cells), ""])
 
 
 def prepare_environment():

@@ -71,14 +71,7 @@ def main(arguments=None):
     parser.add_argument("--interval", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=RECIPE.learning_rate)
     parser.add_argument("--clock", type=float, default=0, help="seconds by which the clock is wrong")
-    parser.add_argument("--coordinator")
-    for name in ("processes", "process", "peer-timeout"):
-        parser.add_argument(f"--{name}", type=int)
     options = parser.parse_args(arguments)
-    if options.coordinator:
-        from experiments.common import hosts
-
-        hosts.start(options.coordinator, options.processes, options.process, options.peer_timeout)
     if options.clock:
         now, now_ns = time.time, time.time_ns
         time.time = lambda: now() + options.clock
