@@ -53,7 +53,7 @@ class Group:
 
 def groups(settings: Any) -> Iterator[Group]:
     """Yield the networks that a figure with these settings trains; none for figures that train nothing."""
-    networks = getattr(settings, "networks", None)
+    networks: Any = getattr(settings, "networks", None)
     if hasattr(settings, "feature_counts"):
         for count in settings.feature_counts:
             yield from _zoo(settings.networks_on(count))
