@@ -11,6 +11,7 @@ from fault_tools import (
     Outcome,
     check,
     check_same,
+    counted,
     newest,
     plural,
     steps_done,
@@ -54,10 +55,10 @@ def disk_full(root, tries=5):
                 if not any("orbax-checkpoint-tmp" in part for part in path.parts):
                     training.load(path.parent, resume=path.parents[1].name == "resume")
                     kept += 1
-            counted = root / f"disk{number}.steps"
-            repeated = max(repeated, (int(counted.read_text()) if counted.exists() else 0) - newest(folder))
+            counter = root / f"disk{number}.steps"
+            repeated = max(repeated, (counted(counter) or 0) - newest(folder))
             again("size=256m")
-            train(folder, steps=counted).succeed()
+            train(folder, steps=counter).succeed()
             check_same(folder, expected)
     return Outcome(
         tries,

@@ -7,7 +7,7 @@ import socket
 import time
 
 from fault_child import STEPS
-from fault_tools import CHILD, Child, Outcome, check, check_same, newest, plural
+from fault_tools import CHILD, Child, Outcome, check, check_same, counted, newest, plural
 
 PAIR = CHILD.with_name("fault_pair.py")
 PEER_TIMEOUT = 20
@@ -31,8 +31,7 @@ class Pair:
             self.children.append(Child(PAIR, address, 2, index, PEER_TIMEOUT, *task))
 
     def step(self, index):
-        text = self._counters[index].read_text() if self._counters[index].exists() else ""
-        return int(text) if text.strip() else 0
+        return counted(self._counters[index]) or 0
 
     def wait_for_step(self, step):
         for index, child in enumerate(self.children):

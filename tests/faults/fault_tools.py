@@ -109,8 +109,13 @@ def counter_of(folder):
 
 def steps_done(folder):
     """Return the run's step as its newest process counted it, or None before its first one."""
+    return counted(counter_of(folder))
+
+
+def counted(counter):
+    """Return the step in a file of ``--steps``, or None before the process did one."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        return int(counter_of(folder).read_text())
+        return int(counter.read_text())
     return None
 
 
