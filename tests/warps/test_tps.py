@@ -58,6 +58,11 @@ def scikit_image_spline(shifts, shape):
     return ThinPlateSplineTransform.from_estimate(source, target)
 
 
+# scikit-image 0.26 calls functions that SciPy 1.18 has deprecated.
+of_scikit_image = pytest.mark.filterwarnings("ignore:.*in favor of .scipy.spatial:DeprecationWarning")
+
+
+@of_scikit_image
 def test_field_equals_scikit_images_thin_plate_spline():
     grid, shape = (4, 3), (40, 57)
     shifts = random_shifts(grid, 5.0)
@@ -66,6 +71,7 @@ def test_field_equals_scikit_images_thin_plate_spline():
     np.testing.assert_allclose(warps.tps_field(shifts, shape), there - pixels(shape), rtol=0, atol=3e-5)
 
 
+@of_scikit_image
 def test_deformed_image_equals_scikit_images_warp():
     shape, shifts = (40, 57), random_shifts((4, 3), 5.0)
     image = np.random.default_rng(1).random((*shape, 3)).astype(np.float32)
