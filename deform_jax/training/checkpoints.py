@@ -11,6 +11,7 @@ import logging
 import os
 import pathlib
 import shutil
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,9 @@ import orbax.checkpoint as ocp
 from deform_jax import checks
 from deform_jax.training import joint_saves, processes
 from deform_jax.typing import PyTree
+
+SETTLING = 10
+"""Seconds that a failed save waits for each of orbax's threads."""
 
 
 class CorruptCheckpointError(ValueError):
@@ -86,12 +90,17 @@ def save(
     record = json.loads(json.dumps({**(manifest or {}), "checksums": sums}))
     record["seal"] = _seal(record)
     arguments = {name: ocp.args.PyTreeSave(joint_saves.placed(tree, among)) for name, tree in items.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _quietly(), joint_saves.writer(among) as checkpointer:
-            checkpointer.save(path, args=ocp.args.Composite(**arguments, manifest=ocp.args.JsonSave(record)))
-    except Exception as error:  # orbax and tensorstore raise many kinds
-        raise _unsaved(path, error) from error
+    before = set(threading.enumerate())
+    with _quietly():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with joint_saves.writer(among) as checkpointer:
+                checkpointer.save(path, args=ocp.args.Composite(**arguments, manifest=ocp.args.JsonSave(record)))
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            # Orbax raises what the first of its writers met; the others log theirs, and may still write.
+            for thread in set(threading.enumerate()) - before:
+                thread.join(timeout=SETTLING)
+            raise _unsaved(path, error) from error
     return path
 
 
