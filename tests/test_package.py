@@ -96,6 +96,13 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
+@pytest.mark.parametrize("table", ["faults/results/faults.md", "versions/results/versions.md"])
+def test_readme_s_tables_are_those_that_campaigns_wrote(table):
+    assert (ROOT / "tests" / table).read_text(encoding="utf-8").strip() in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
+
+
 def test_readme_s_first_two_bash_blocks_run_the_main_job_and_the_tests():
     main, tests = blocks("bash")[:2]
     assert "python -m experiments fig3_layer_sensitivity --scale demo" in main
