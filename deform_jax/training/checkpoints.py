@@ -4,17 +4,15 @@ Orbax makes the write atomic; the checksums make a damaged file an error instead
 that hold the same arrays write one checkpoint together, on a disk that all see; it is read anywhere.
 """
 
-import contextlib
 import gc
 import json
-import logging
 import os
 import pathlib
 import shutil
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +21,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from deform_jax import checks
-from deform_jax.training import joint_saves, processes
+from deform_jax.training import joint_saves, orbax_errors, processes
 from deform_jax.typing import PyTree
-
-SETTLING = 10
-"""Seconds that a failed save waits for each of orbax's threads."""
 
 
 class CorruptCheckpointError(ValueError):
@@ -90,30 +85,23 @@ def save(
     record = json.loads(json.dumps({**(manifest or {}), "checksums": sums}))
     record["seal"] = _seal(record)
     arguments = {name: ocp.args.PyTreeSave(joint_saves.placed(tree, among)) for name, tree in items.items()}
-    before = set(threading.enumerate())
-    with _quietly():
+    problem, before = None, set(threading.enumerate())
+    with orbax_errors.quietly():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with joint_saves.writer(among) as checkpointer:
                 checkpointer.save(path, args=ocp.args.Composite(**arguments, manifest=ocp.args.JsonSave(record)))
         except Exception as error:  # orbax and tensorstore raise many kinds
-            # Orbax raises what the first of its writers met; the others log theirs, and may still write.
-            for thread in set(threading.enumerate()) - before:
-                thread.join(timeout=SETTLING)
-            raise _unsaved(path, error) from error
+            full = "No space left" in str(error) or "quota" in str(error).lower()
+            problem = "the disk is full" if full else orbax_errors.first_line(error).removesuffix(".")
+        if problem is not None:  # out of reach of the error, which holds what is to be collected
+            orbax_errors.clear(interrupted(path.parent), path.name, set(threading.enumerate()) - before)
+    if problem is not None:
+        raise SaveError(
+            f"The checkpoint at {path} could not be written: {problem}. What was saved before is kept. "
+            f"{'Make room' if 'full' in problem else 'Mend that'}; the same call then goes on from there."
+        )
     return path
-
-
-def _unsaved(path: pathlib.Path, error: Exception) -> SaveError:
-    """Remove the unfinished folder, which takes room where there may be none; return what to raise."""
-    for unfinished in interrupted(path.parent):
-        if unfinished.name.startswith(f"{path.name}."):
-            shutil.rmtree(unfinished, ignore_errors=True)
-    why = "the disk is full" if "No space left" in str(error) or "quota" in str(error).lower() else _first_line(error)
-    return SaveError(
-        f"The checkpoint at {path} could not be written: {why.removesuffix('.')}. What was saved before is kept. "
-        f"{'Make room' if 'full' in why else 'Mend that'}; the same call then goes on from there."
-    )
 
 
 def load(path: str | os.PathLike, *, resume: bool = False, arrays: bool = True) -> Checkpoint:
@@ -137,11 +125,11 @@ def load(path: str | os.PathLike, *, resume: bool = False, arrays: bool = True) 
     if not path.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {path}. Train first, or correct the path.")
     trees, record, problem = {}, {}, None
-    with _quietly():
+    with orbax_errors.quietly():
         try:
             trees, record = _read(path, (("variables", "resume") if resume else ("variables",)) if arrays else ())
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            problem = _first_line(error)
+            problem = orbax_errors.first_line(error)
         if problem is not None:
             gc.collect(1)
     if problem is not None:
@@ -280,22 +268,3 @@ def _read(path: pathlib.Path, names: tuple[str, ...]) -> tuple[dict[str, PyTree]
         }
         found = checkpointer.restore(path, args=ocp.args.Composite(**arguments))
     return {name: found[name] for name in arguments}, record
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep what fails to one error: orbax also logs it, and the reads it then abandons whenever they are collected."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        yield
-    finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"[:300].rstrip(".") + "."

@@ -46,6 +46,7 @@ def test_a_figure_s_other_settings_leave_the_older_run_alone(root):
     fault_files.other_settings(root, 1)
 
 
+@pytest.mark.usefixtures("abandoned_reads")
 def test_a_full_disk_keeps_what_was_saved(root):
     """And the run goes on with the same bits once there is room."""
     try:
