@@ -35,7 +35,10 @@ def damaged_checkpoint(root, tries=4, resumed=True):
             if resumed or name not in ("emptied", "cut"):
                 found[file, name] = _loaded(path, file, damage, good)
     outcomes = collections.Counter(found.values())
-    text = f"{outcomes[DETECTED]} detected and named, {outcomes[HARMLESS]} harmless (arrays and records the same)"
+    text = (
+        f"{outcomes[DETECTED]} detected and named, {outcomes[HARMLESS]} harmless (in what orbax does not read again: "
+    )
+    text += "arrays and records the same)"
     kinds = {kind(file, path) for file, _ in found}
     if not resumed:
         return Outcome(len(found), f"{text}; {len(kinds)} kinds of files", "nothing")
@@ -43,7 +46,7 @@ def damaged_checkpoint(root, tries=4, resumed=True):
         deleted = found[file, "deleted"] == DETECTED
         _resumes(expected, root / "damaged-run", file.relative_to(copy), None if deleted else b"?", deleted)
     text += f"; of each of the {len(kinds)} kinds of files, a run with one damaged went on and ended bit-identical"
-    return Outcome(len(found) + len(kinds), text, "the damaged step: its work, from the step before, repeated")
+    return Outcome(len(found) + len(kinds), text, "the damaged step: its work since the step before, repeated")
 
 
 def kind(file, path):

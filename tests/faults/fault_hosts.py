@@ -54,8 +54,8 @@ def one_of_two_killed(root, tries=4):
     """Each in turn, at random steps: the other one ends by itself, and both started again go on."""
     rng, folder, longest, repeated, said = random.Random(5), root / "pair-killed", 0.0, 0, collections.Counter()
     clear = {
-        "what to do": ("Start all of them again with the same command",),
-        "what jax found": ("distributed service detected fatal errors", "coordination service"),
+        "saying what to do": ("Start all of them again with the same command",),
+        "saying what jax found": ("distributed service detected fatal errors", "coordination service"),
     }
     for number in range(tries):
         pair, wanted = Pair(folder), newest(folder) + rng.randint(1, 6)
@@ -73,11 +73,11 @@ def one_of_two_killed(root, tries=4):
         repeated = max(repeated, reached - newest(folder))
     Pair(folder).succeed()
     check_same(folder, undisturbed_pair(root))
-    errors = ", ".join(f"{count} with {name}" for name, count in said.items())
+    errors = ", ".join(f"{count} {name}" for name, count in said.items())
     return Outcome(
         tries,
-        f"the other process ended with an error within {longest:.0f} s ({errors}; dead after {PEER_TIMEOUT} s without "
-        "an answer); both started again ended bit-identical",
+        f"the other one ended by itself within {longest:.0f} s with an error ({errors}); both started again ended "
+        "bit-identical",
         f"work since the newest checkpoint, here at most {plural(repeated, 'step')}: repeated",
     )
 
