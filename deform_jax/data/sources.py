@@ -66,10 +66,9 @@ def read_idx(content: bytes) -> np.ndarray:
     integer, then the values in C order.
     """
     raw = gzip.decompress(content)
-    zeros, kind, rank = int.from_bytes(raw[:2]), raw[2], raw[3]
-    start = 4 + 4 * rank
-    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist())
-    if zeros or kind != 8 or len(raw) != start + math.prod(shape):
+    start = 4 + 4 * raw[3] if len(raw) >= 4 else 4
+    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist()) if len(raw) >= start else ()
+    if raw[:3] != b"\0\0\x08" or len(raw) < start or len(raw) != start + math.prod(shape):
         raise ValueError(f"Not an idx file of unsigned bytes: header {raw[:start].hex()}, {len(raw)} bytes.")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 

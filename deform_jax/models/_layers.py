@@ -10,6 +10,8 @@ from flax import linen as nn
 from deform_jax import checks
 from deform_jax.models.initializers import normal_fan_out, uniform_bias, uniform_fan_in
 
+FORMS = ("cifar10", "imagenet")
+
 
 class ZooNetwork(nn.Module):
     """Base of SI's networks: ``model.apply(variables, images, train=False) -> (logits (n, num_classes), taps)``.
@@ -119,7 +121,7 @@ class ZooNetwork(nn.Module):
         checks.number("width", self.width, minimum=0, exclusive=True)
         checks.number("initial_gain", self.initial_gain, minimum=0, exclusive=True)
         checks.option("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
-        checks.option("form", getattr(self, "form", "cifar10"), ("cifar10", "imagenet"))
+        checks.option("form", getattr(self, "form", "cifar10"), FORMS)
         checks.flag("batch_norm", getattr(self, "batch_norm", False))
         checks.number("dropout", getattr(self, "dropout", 0.0), minimum=0, maximum=1)
         images = checks.array("images", images, "...")

@@ -5,8 +5,9 @@ from collections import OrderedDict
 import jax
 from flax import linen as nn
 
+from deform_jax import checks
 from deform_jax.models import downsampling as down
-from deform_jax.models._layers import ZooNetwork
+from deform_jax.models._layers import FORMS, ZooNetwork
 from deform_jax.typing import Images, Taps
 
 
@@ -31,7 +32,7 @@ class AlexNet(ZooNetwork):
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> tuple[jax.Array, Taps]:
         """Return logits and taps of a batch of images ``(n, h, w, c)``: at least 32 × 32, or 63 × 63 for ImageNet."""
-        imagenet = self.form == "imagenet"
+        imagenet = checks.option("form", self.form, FORMS) == "imagenet"
         images = self._check(images, 63 if imagenet else 32)
         # Of each convolution: channels, kernel size, stride, padding, and whether it is pooled.
         layers = [(64, 3, 2, 1, True), (192, 3, 1, 1, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False)]

@@ -42,7 +42,7 @@ class ResNet(ZooNetwork):
     def __call__(self, images: Images, train: bool = False) -> tuple[jax.Array, Taps]:
         """Return logits and taps of a batch of images ``(n, h, w, c)`` of at least 32 × 32 pixels."""
         images = self._check(images, 32)
-        if self.depth not in BLOCKS:
+        if checks.integer("depth", self.depth) not in BLOCKS:
             checks.fail("depth", "be one of 18, 34, 50", f"{self.depth!r} was given")
         taps: Taps = OrderedDict(input=images)
         size, stride = (7, 2) if self.form == "imagenet" else (3, 1)

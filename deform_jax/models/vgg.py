@@ -41,7 +41,7 @@ class VGG(ZooNetwork):
     def __call__(self, images: Images, train: bool = False) -> tuple[jax.Array, Taps]:
         """Return logits and taps of a batch of images ``(n, h, w, c)`` of at least 32 × 32 pixels."""
         images = self._check(images, 32)
-        if self.depth not in CONVOLUTIONS:
+        if checks.integer("depth", self.depth) not in CONVOLUTIONS:
             checks.fail("depth", "be one of 11, 13, 16, 19", f"{self.depth!r} was given")
         imagenet = self.form == "imagenet"
         taps: Taps = OrderedDict(input=images)

@@ -135,7 +135,10 @@ def average_channels(represent: Represent) -> Represent:
 
 
 def _averaged_taps(represent: Represent, images: Images) -> Taps:
-    taps = read_taps(represent, checks.array("images", images, "..."))
+    images = checks.array("images", images, "...")
+    if images.ndim == 0:
+        checks.fail("images", "hold images along its first axis", "its shape is ()")
+    taps = read_taps(represent, images)
     return OrderedDict((tap, widen(x).mean(-1, keepdims=True) if x.ndim > 2 else x) for tap, x in taps.items())
 
 

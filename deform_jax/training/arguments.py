@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from deform_jax import checks
+from deform_jax.training.given import check_kind
 from deform_jax.training.mesh import check_batch, host_part, mesh_processes
 from deform_jax.training.recipe import Recipe
 
@@ -24,10 +25,17 @@ def check_run(
     checkpoint_epochs: int,
 ) -> None:
     """Refuse seeds, folders, epochs and intervals that make no run."""
-    if len(seeds) == 0 or len(set(seeds)) != len(seeds):
-        checks.fail("seeds", "be one or more different integers", f"{tuple(seeds)} was given")
+    check_kind("recipe", recipe, Recipe)
+    check_several("seeds", seeds, "integers")
     for seed in seeds:
         checks.integer("seeds", seed, minimum=0, maximum=2**31 - 1)
+    if len(seeds) == 0 or len(set(seeds)) != len(seeds):
+        checks.fail("seeds", "be one or more different integers", f"{tuple(seeds)} was given")
+    if folders is not None:
+        check_several("folders", folders, "paths")
+        for folder in folders:
+            checks.path("folders", folder)
+    check_several("save_epochs", save_epochs, "integers")
     if folders is not None and len({pathlib.Path(folder).absolute() for folder in folders}) != len(seeds):
         given = f"{len(folders)} were given" if len(folders) != len(seeds) else "two are the same"
         checks.fail("folders", f"be a different one per seed, {len(seeds)}", given)
@@ -36,6 +44,12 @@ def check_run(
     if checkpoint_steps is not None:
         checks.integer("checkpoint_steps", checkpoint_steps, minimum=1)
     checks.integer("checkpoint_epochs", checkpoint_epochs, minimum=1)
+
+
+def check_several(name: str, values: Any, what: str) -> None:
+    """Refuse what is not several values of known number, such as one alone."""
+    if not isinstance(values, Sequence | range | Set) or isinstance(values, str | bytes):
+        checks.fail(name, f"be a tuple of {what}", f"{values!r} was given"[:200], error=TypeError)
 
 
 def check_prepare(*functions: Any) -> None:

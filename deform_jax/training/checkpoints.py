@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from deform_jax import checks
 from deform_jax.training import joint_saves, orbax_errors, processes
+from deform_jax.training.given import check_sortable, is_storable
 from deform_jax.typing import PyTree
 
 
@@ -75,14 +76,16 @@ def save(
     """
     for name, tree in (("variables", variables), ("resume", {} if resume is None else resume)):
         _check_tree(name, tree)
+    if manifest is not None and not isinstance(manifest, dict):
+        checks.fail("manifest", "be a dict of facts", f"{type(manifest).__name__} was given", error=TypeError)
     if not jax.tree.leaves(variables):
         checks.fail("variables", "hold at least one array", "it holds none")
-    path = pathlib.Path(path).absolute()
+    path = checks.path("path", path).absolute()
     if path.exists():
         raise FileExistsError(f"There is a checkpoint at {path} already. Remove it, or choose another name.")
     items: dict[str, PyTree] = {"variables": variables} | ({} if resume is None else {"resume": resume})
     sums = {name: checksums(tree) for name, tree in items.items()}
-    record = json.loads(json.dumps({**(manifest or {}), "checksums": sums}))
+    record = _as_json({**({} if manifest is None else manifest), "checksums": sums})
     record["seal"] = _seal(record)
     arguments = {name: ocp.args.PyTreeSave(joint_saves.placed(tree, among)) for name, tree in items.items()}
     problem, before = None, set(threading.enumerate())
@@ -121,7 +124,7 @@ def load(path: str | os.PathLike, *, resume: bool = False, arrays: bool = True) 
       FileNotFoundError: nothing is there.
       CorruptCheckpointError: unreadable, without its manifest, or different from what was saved.
     """
-    path = pathlib.Path(path).absolute()
+    path, resume = checks.path("path", path).absolute(), checks.flag("resume", resume)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {path}. Train first, or correct the path.")
     trees, record, problem = {}, {}, None
@@ -141,7 +144,7 @@ def load(path: str | os.PathLike, *, resume: bool = False, arrays: bool = True) 
 
 def steps(folder: str | os.PathLike) -> list[pathlib.Path]:
     """Return the complete checkpoints in a folder whose names are step numbers, oldest first."""
-    folder = pathlib.Path(folder)
+    folder = checks.path("folder", folder)
     found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     return sorted(found, key=lambda path: int(path.name))
 
@@ -210,7 +213,16 @@ def _sum(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
     return words.sum(dtype=jnp.uint32), (words * weights).sum(dtype=jnp.uint32)
 
 
+def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(facts))
+    except (TypeError, ValueError) as error:
+        remedy = "Convert them to numbers, strings, lists and dicts."
+        checks.fail("manifest", "hold facts that JSON can hold", f"it does not ({error})", remedy, error=TypeError)
+
+
 def _check_tree(name: str, tree: PyTree) -> None:
+    check_sortable(name, tree)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         at = f"it has {jax.tree_util.keystr(path) or 'no keys at all'}"
         if not path or not all(isinstance(getattr(part, "key", None), str) for part in path):
@@ -219,6 +231,8 @@ def _check_tree(name: str, tree: PyTree) -> None:
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
             given = f"{at} of type {type(leaf).__name__}"
             checks.fail(name, "hold arrays", given, "Convert it with `numpy.asarray`.", error=TypeError)
+        if not is_storable(leaf.dtype):
+            checks.fail(name, "hold arrays of numbers", f"{at} of dtype {leaf.dtype}", error=TypeError)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             remedy = "Save `jax.random.key_data(key)`."
             checks.fail(name, "hold arrays of numbers", f"{at}, a random key", remedy, error=TypeError)
@@ -251,7 +265,8 @@ def _read(path: pathlib.Path, names: tuple[str, ...]) -> tuple[dict[str, PyTree]
     alone = ocp.options.MultiprocessingOptions(primary_host=processes.index(), active_processes={processes.index()})
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         record = checkpointer.restore(path, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())).manifest
-        if not isinstance(record, dict) or "variables" not in record.get("checksums", {}):
+        sums = record.get("checksums") if isinstance(record, dict) else None
+        if not isinstance(sums, dict) or "variables" not in sums or not all(isinstance(s, dict) for s in sums.values()):
             raise ValueError("its manifest holds no checksums")
         if "seal" in record and record["seal"] != _seal({k: v for k, v in record.items() if k != "seal"}):
             raise ValueError("its manifest is damaged")

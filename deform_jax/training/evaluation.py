@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from deform_jax import checks
+from deform_jax.training.given import check_model, check_prepare
 from deform_jax.training.mesh import INDEXED, host_part, make_mesh, pmapped
 from deform_jax.training.placement import everywhere, replicate, spread, stack
 from deform_jax.training.step import Prepare, indexed_evaluate_step, prepared_evaluate_step
@@ -71,8 +72,12 @@ def evaluate(
     Raises:
       TypeError, ValueError: an entry missing, of another shape or kind, or labels that are not the model's classes.
     """
+    check_model(model)
+    check_prepare(prepare)
     mesh = make_mesh(devices=jax.local_devices()[:1])
-    return evaluator(model, evaluation, prepare, mesh, loss)(stack([variables], mesh))[0]
+    evaluate_all = evaluator(model, evaluation, prepare, mesh, loss)
+    check_model(model, variables)
+    return evaluate_all(stack([variables], mesh))[0]
 
 
 def evaluator(
@@ -150,7 +155,7 @@ def check_set(name: str, dataset: Mapping[str, Any], model: nn.Module) -> dict[s
     arrays = {}
     for entry, dims, kind in (("images", "...", "real"), ("labels", "n", "integer")):
         if entry not in dataset:
-            checks.fail(name, "hold 'images' and 'labels'", f"it holds {', '.join(dataset) or 'nothing'}")
+            checks.fail(name, "hold 'images' and 'labels'", f"it holds {', '.join(map(str, dataset)) or 'nothing'}")
         arrays[entry] = checks.array(f"{name}[{entry!r}]", dataset[entry], dims, kind=kind, finite=True)
     shape = tuple(arrays["images"].shape)
     if len(shape) not in (3, 4):

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 
 from deform_jax import checks
 from deform_jax.training import locks, processes, resume
-from deform_jax.training.arguments import check_layout, check_prepare, check_run, run_settings
+from deform_jax.training.arguments import check_layout, check_prepare, check_run, check_several, run_settings
 from deform_jax.training.evaluation import EvaluationStream, check_loss, evaluator
 from deform_jax.training.feed import Feed, TrainStream, make_feed
+from deform_jax.training.given import check_mesh, check_model
 from deform_jax.training.interruption import Interruption
 from deform_jax.training.mesh import is_shared, make_mesh, mesh_processes, row_processes, rows_held
 from deform_jax.training.placement import everywhere, held, stack, unstack
@@ -110,7 +111,10 @@ def fit(
       SaveError: a checkpoint could not be written, such as on a full disk; earlier ones are kept.
     """
     check_run(recipe, seeds, folders, save_epochs, checkpoint_steps, checkpoint_epochs)
+    check_model(model)
     check_loss(recipe.loss, model)
+    if mesh is not None:
+        check_mesh(mesh)
     prepare_evaluation = prepare if prepare_evaluation is None else prepare_evaluation
     check_prepare(prepare, prepare_evaluation)
     mesh = make_mesh(len(seeds)) if mesh is None else mesh
@@ -119,6 +123,7 @@ def fit(
     check_layout(len(seeds), recipe.batch_size, n, mesh)
     evaluate_all = _evaluator(model, evaluation, prepare_evaluation, mesh, recipe.loss)
     per_epoch = n // recipe.batch_size
+    check_several("save_steps", save_steps, "integers")
     kept = {checks.integer("save_steps", one, minimum=1, maximum=recipe.epochs * per_epoch) for one in save_steps}
     paths = [pathlib.Path(f).absolute() for f in folders] if folders is not None else [None] * len(seeds)
     settings = run_settings(model, recipe, (n, *shape))

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from deform_jax import checks
+from deform_jax.training.given import check_kind, check_mesh
 from deform_jax.typing import PyTree
 
 BATCH: Mapping[str, P] = {"images": P("seed", "data"), "labels": P("seed", "data")}
@@ -39,6 +40,10 @@ def make_mesh(seed: int = 1, data: int = 1, *, devices: Sequence[Any] | None = N
     """
     checks.integer("seed", seed, minimum=1)
     checks.integer("data", data, minimum=1)
+    if devices is not None and not (isinstance(devices, Sequence | np.ndarray) and np.size(devices)):
+        checks.fail("devices", "be a list of devices", f"{devices!r} was given"[:200], error=TypeError)
+    for device in () if devices is None else np.ravel(np.asarray(devices, dtype=object)):
+        check_kind("devices", device, jax.Device, "Take them from `jax.devices()`.")
     blocks = _blocks(devices)
     count, fitting = sum(map(len, blocks)), layouts(devices)
     if (seed, data) not in fitting:
@@ -152,7 +157,20 @@ def pmapped(
 
     Returns:
       A function of the stacked state (seeds, …) and the batch; its outputs have a leading (seeds,) axis.
+
+    Raises:
+      TypeError: a step that cannot be called, or another kind of mesh or layout.
     """
+    check_mesh(mesh)
+    if not callable(step):
+        checks.fail("step", "be a function of (state, batch, axis_name)", f"{step!r} was given", error=TypeError)
+    if not isinstance(batch_layout, Mapping) or not all(isinstance(part, P) for part in batch_layout.values()):
+        given = f"{batch_layout!r} was given"
+        checks.fail("batch_layout", "be a mapping of names to partitions", given[:200], error=TypeError)
+    axes = {axis for part in batch_layout.values() for axis in jax.tree.leaves(tuple(part))}
+    if not axes <= set(mesh.axis_names):
+        checks.fail("batch_layout", "name axes of the mesh", f"it has {', '.join(sorted(map(str, axes)))}")
+    donate = checks.flag("donate", donate)
 
     def local(state: PyTree, batch: Mapping[str, jax.Array]) -> Any:
         one = jax.tree.map(lambda leaf: leaf[0], state)

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from deform_jax import checks
+from deform_jax.training.given import check_leaves, check_mesh
 from deform_jax.training.mesh import is_shared, rows_held
 from deform_jax.typing import PyTree
 
@@ -25,13 +26,21 @@ def stack(trees: Sequence[PyTree | None], mesh: Mesh) -> PyTree:
     On a mesh of several processes, each gives the trees of the rows it has devices in; others may be None.
 
     Raises:
-      ValueError: the number of trees is not the length of the ``seed`` axis.
+      TypeError, ValueError: not a mesh, the number of trees is not the length of its ``seed`` axis, or they hold
+        something other than arrays.
     """
+    check_mesh(mesh)
+    if not isinstance(trees, Sequence) or isinstance(trees, str | bytes):
+        checks.fail("trees", "be a list of one pytree per seed", f"{type(trees).__name__} was given", error=TypeError)
     if len(trees) != mesh.shape["seed"]:
         checks.fail("trees", f"be as many as the seed axis is long, {mesh.shape['seed']}", f"{len(trees)} were given")
     if is_shared(mesh):
         held = {row: trees[row] for row in rows_held(mesh)}
         return jax.tree.map(lambda *leaves: _rows(dict(zip(held, leaves, strict=True)), mesh), *held.values())
+    for tree in trees:
+        check_leaves("trees", tree)
+    if len({jax.tree.structure(tree) for tree in trees}) > 1:
+        checks.fail("trees", "have one structure", "they differ", "Stack runs of one architecture and recipe.")
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     return jax.device_put(stacked, NamedSharding(mesh, P("seed")))
 
@@ -42,8 +51,14 @@ def unstack(tree: PyTree) -> list[PyTree]:
     Copied shard by shard. Indexing arrays that are spread over devices would start one program with a collective per
     leaf and seed: 20 times as slow, and on simulated devices it can lock up. Of a mesh of several processes: None for
     seeds of other processes' rows, and arrays whole on each device of a row, which those of the row save together.
+
+    Raises:
+      TypeError, ValueError: not a pytree of arrays that all have as many rows.
     """
-    mesh = getattr(getattr(jax.tree.leaves(tree)[0], "sharding", None), "mesh", None)
+    leaves = check_leaves("tree", tree)
+    if len({np.shape(leaf)[:1] for leaf in leaves} | {()}) != 2:
+        checks.fail("tree", "have one row for each seed in every array", "its arrays have other leading axes")
+    mesh = getattr(getattr(leaves[0], "sharding", None), "mesh", None)
     if isinstance(mesh, Mesh) and is_shared(mesh):
         held, rows = rows_held(mesh), range(mesh.shape["seed"])
         return [jax.tree.map(functools.partial(_row, row=i, mesh=mesh), tree) if i in held else None for i in rows]
@@ -53,7 +68,13 @@ def unstack(tree: PyTree) -> list[PyTree]:
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Place a whole copy of every array on every device of the mesh; all processes must give equal arrays."""
+    """Place a whole copy of every array on every device of the mesh; all processes must give equal arrays.
+
+    Raises:
+      TypeError, ValueError: not a mesh, or not a pytree of arrays.
+    """
+    check_mesh(mesh)
+    check_leaves("tree", tree)
     sharding = NamedSharding(mesh, P())
     if not is_shared(mesh):
         return jax.device_put(tree, sharding)

@@ -77,7 +77,11 @@ class Recipe:
             checks.fail("momentum", "be below 1 for Adam", f"{self.momentum} was given", "It is β₁; 0.9 is customary.")
 
     def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
-        """Return the optax transformation for epochs of that many steps."""
+        """Return the optax transformation for epochs of that many steps, up to 2³¹ − 1 in all."""
+        steps_per_epoch = checks.integer("steps_per_epoch", steps_per_epoch, minimum=1)
+        if int(self.epochs) * steps_per_epoch > 2**31 - 1:  # of which the state counts the steps
+            given = f"they would make {self.epochs} × {steps_per_epoch} steps"
+            checks.fail("epochs", "make at most 2³¹ − 1 steps", given, "Train fewer epochs.")
         total, warmup = self.epochs * steps_per_epoch, round(self.warmup_epochs * steps_per_epoch)
         rate: Any = optax.constant_schedule(self.learning_rate)
         if self.schedule == "cosine":

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from deform_jax import checks
+from deform_jax.training.given import check_kind, check_model
 from deform_jax.training.recipe import Recipe
 from deform_jax.typing import PyTree, RandomKey
 
@@ -55,7 +57,18 @@ def create_state(
       key: the run's random key; the initial weights use ``fold_in(key, 2**31 - 1)``.
       image_shape: (h, w, c), or (length, c).
       steps_per_epoch: optimiser steps an epoch.
+
+    Raises:
+      TypeError, ValueError: arguments of other kinds, or sizes out of range.
     """
+    check_model(model)
+    check_kind("recipe", recipe, Recipe)
+    checks.key(key, remedy="Each run has a key of its own.")
+    if not isinstance(image_shape, tuple | list) or not image_shape:
+        checks.fail("image_shape", "be (h, w, c) or (length, c)", f"{image_shape!r} was given", error=TypeError)
+    image_shape = tuple(checks.integer("image_shape", n, minimum=1, maximum=checks.LONGEST) for n in image_shape)
+    checks.entries("image_shape", *image_shape)
+    steps_per_epoch = checks.integer("steps_per_epoch", steps_per_epoch, minimum=1, maximum=2**31 - 1)
     return _create(key, model, recipe, image_shape, steps_per_epoch)
 
 

@@ -9,7 +9,9 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer
 
+from deform_jax import checks
 from deform_jax.training import losses
+from deform_jax.training.given import check_batch, check_kind, check_prepare
 from deform_jax.training.state import State
 from deform_jax.typing import Images, PyTree, RandomKey
 
@@ -31,7 +33,12 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
       batch: ``images`` (n, h, w, c) floats as the network takes them, ``labels`` (n,) integers.
       axis_name: mapped axis over which the batch is split (inside ``jax.shard_map``), or None. The loss is averaged
         over that axis inside the differentiated function, so that gradients come out averaged too.
+
+    Raises:
+      TypeError, ValueError: not a state, or a batch of other entries, shapes or kinds.
     """
+    check_kind("state", state, State, "Make it with `training.create_state`.")
+    check_batch(batch)
     model = state.model.clone(axis_name=axis_name)
     part = jax.lax.axis_index(axis_name) if axis_name else 0
     dropout = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step), part)
@@ -68,6 +75,12 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
 
 def epoch_order(key: RandomKey, epoch: int, n: int, batch_size: int) -> Integer[Array, "steps batch"]:
     """Return the image indices of every step of one epoch: a permutation of 0 … n − 1, its remainder dropped."""
+    checks.key(key, remedy="Each run has a key of its own.")
+    if not checks.is_traced(epoch):
+        epoch = checks.integer("epoch", epoch, minimum=0, maximum=2**31 - 1)
+    n = checks.integer("n", n, minimum=1)
+    batch_size = checks.integer("batch_size", batch_size, minimum=1, maximum=2**31 - 1)
+    checks.entries("n", n)
     steps = n // batch_size
     order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
@@ -86,7 +99,13 @@ def prepared_train_step(
       batch: ``images`` (n, h, w, c) uint8 and ``labels`` (n,), the part of the batch that falls to this device.
       prepare: keys (n,) and raw images (n, h, w, c) → network images.
       axis_name: as in ``train_step``.
+
+    Raises:
+      TypeError, ValueError: as ``train_step``, and a ``prepare`` that cannot be called.
     """
+    check_kind("state", state, State, "Make it with `training.create_state`.")
+    check_prepare(prepare)
+    check_batch(batch)
     count = batch["labels"].shape[0]
     offset = jax.lax.axis_index(axis_name) * count if axis_name else 0
     epoch, step = jnp.divmod(state.step, state.steps_per_epoch)
@@ -107,8 +126,12 @@ def indexed_train_step(
         the part of the batch that falls to this device.
       prepare: keys (n,) and raw images (n, h, w, c) → network images.
       axis_name: as in ``train_step``.
+
+    Raises:
+      TypeError, ValueError: as ``prepared_train_step``.
     """
-    chosen = {name: batch[name][batch["order"]] for name in ("images", "labels")}
+    check_batch(batch, "order")
+    chosen = {name: jnp.asarray(batch[name])[batch["order"]] for name in ("images", "labels")}
     return prepared_train_step(state, chosen, prepare=prepare, axis_name=axis_name)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 HERE = pathlib.Path(__file__).parent
-MODULES = ("cases_warps", "cases_probes", "cases_data", "cases_models")
+MODULES = ("cases_warps", "cases_probes", "cases_data", "cases_models", "cases_training")
 COLUMNS = ("package", "function", "examples", "worked", "beyond_float32", "traced", "refused", "failures", "seconds")
 MEMORY = 3 * 2**30
 """Bytes that one example may ask for beyond what its process has."""

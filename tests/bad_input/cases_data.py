@@ -116,7 +116,7 @@ MISSING = (
     "'missing'",
     "'a\\0b'",
     "b'bytes'",
-    "'~nobody/x'",
+    "'~no_such_user/x'",
     "'x' * 5000",
     "[]",
     "nan",

@@ -390,7 +390,7 @@ def path(*good, also=()):
         "'/dev/null'",
         "'a\\0b'",
         "b'bytes'",
-        "'~nobody/x'",
+        "'~no_such_user/x'",
         "'x' * 5000",
         "[]",
         "nan",
