@@ -160,13 +160,13 @@ def campaign(options):
     return 1 if any(row["outcome"].startswith("FAILED") for row in rows) else 0
 
 
-def keep(rows, options):
+def keep(ours, options):
     """Write the rows in the places of those that the table has of the same faults, and where they were made."""
     from experiments.common import settings, tables
 
     path = options.out / "faults.csv"
     known = {row["fault"]: row for row in (tables.read(path) if path.exists() else [])}
-    known |= {row["fault"]: row for row in rows}
+    known |= {row["fault"]: row for row in ours}
     rows = [known[fault] | {"tried": int(known[fault]["tried"])} for fault in FAULTS.values() if fault in known]
     tables.write(path, rows)
     with tables.atomic(options.out / "faults.md") as file:
@@ -174,7 +174,11 @@ def keep(rows, options):
     command = f"python tests/faults/campaign.py --kills {options.kills}"
     command += f" --only {' '.join(options.only)}" if options.only else ""
     record = settings.provenance(Settings(kills=options.kills), command=command, processor=processor())
-    tables.write_json(options.out / "provenance.json", record)
+    # Each row with what made it: the others of a table may be of an earlier run.
+    provenance = options.out / "provenance.json"
+    made = json.loads(provenance.read_text()).get("made", {}) if provenance.exists() else {}
+    made |= {row["fault"]: {name: record[name] for name in ("command", "commit", "date")} for row in ours}
+    tables.write_json(provenance, record | {"made": {row["fault"]: made.get(row["fault"]) for row in rows}})
 
 
 if __name__ == "__main__":
