@@ -1,5 +1,7 @@
 """Which processes a command joins: none on a laptop or in Colab, what flags, variables and schedulers say elsewhere."""
 
+from unittest import mock
+
 import jax
 import pytest
 
@@ -80,15 +82,14 @@ def test_the_command_line_is_the_same_on_every_process():
     assert cli._line("fig3", ["--seeds", "2", *flags]) == "python -m experiments fig3 --seeds 2"
 
 
-class Device:
-    def __init__(self, number, process_index):
-        self.id, self.process_index = number, process_index
+def device_of(number, process_index):
+    return mock.Mock(spec=jax.Device, id=number, process_index=process_index)
 
 
 def test_layouts_keep_each_process_in_one_block(monkeypatch):
     """3 processes of 4 devices, given in another order; 2 × 6 would split the second one."""
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    devices = [Device(number, number % 3) for number in range(12)]
+    devices = [device_of(number, number % 3) for number in range(12)]
     found = mesh.layouts(devices)
     assert found == [(1, 3), (1, 6), (1, 12), (3, 1), (3, 2), (3, 4), (6, 1), (6, 2), (12, 1)]
     for seed, data in found:
