@@ -52,12 +52,17 @@ class DeformedTemplates:
     def deform(self, keys: jax.Array, images: Any) -> np.ndarray:
         """Return deformed copies of uint8 images (n, h, w, c), one key each, as uint8 again (rounded)."""
         pixels = checks.array("images", images, "n h w c", kind="integer").astype(jnp.float32)
-        deformed = jax.jit(jax.vmap(self._perturb))(image_keys(keys, len(pixels)), pixels)
+        deformed = _deform(self._perturb, image_keys(keys, len(pixels)), pixels)
         return np.asarray(jnp.round(deformed)).astype(np.uint8)
 
     @property
     def _perturb(self) -> Any:
         return warps.random_tps(grid=self.grid, max_shift=self.strength)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _deform(perturb: Any, keys: jax.Array, pixels: jax.Array) -> jax.Array:
+    return jax.vmap(perturb)(keys, pixels)
 
 
 def choose_templates(key: RandomKey, images: Any, labels: Any, num_classes: int) -> np.ndarray:

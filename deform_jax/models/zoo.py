@@ -56,7 +56,7 @@ def create(name: str, **settings: Any) -> Any:
       name: one of ``models.ZOO``, such as ``"vgg11_bn"`` (SI's forms for CIFAR10); one of ``models.IMAGENET_ZOO``, such
         as ``"vgg11_bn_imagenet"`` (torchvision's forms); ``"block_vgg_cifar10"`` (2x32, 2x64, 2x128, 2x256; 10
         classes) or ``"block_vgg_imagenet"`` (2x64, 2x128, 3x256, 3x512, 3x512; 1000 classes), both LS section 2.2;
-        ``"block_vgg_tiny"`` (one layer per block of the former; ours, to try things out);
+        ``"block_vgg_tiny"`` (1x32, 1x64; ours, to try things out);
         ``"simple_cnn_stride1"`` (12 layers, F = 3) or ``"simple_cnn_stride2"`` (7 layers, F = 2), SI section 4.
       **settings: fields of its class, such as ``num_classes`` and ``width``.
 

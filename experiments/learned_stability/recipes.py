@@ -40,7 +40,7 @@ SMOKE = Networks(
     training=Training(
         dataset="fashion_mnist_subset",
         network="block_vgg_tiny",
-        width=1 / 16,
+        width=1 / 4,
         train_images=256,
         test_images=256,
         recipe=training.Recipe(epochs=1, batch_size=64),

@@ -77,7 +77,7 @@ def only(networks: Networks, architectures: Sequence[str]) -> Networks:
 
 
 SMOKE = Networks(
-    architectures=("fc_l2", "fc_l4", "lenet"),
+    architectures=("fc_l2", "lenet"),
     seeds=2,
     adam_rate=0.01,
     training=Training(
