@@ -146,7 +146,7 @@ def balanced_split(
     labels = np.asarray(checks.array("labels", labels, "P", kind="integer"))
     classes, sizes = np.unique(labels, return_counts=True)
     for name, count in (("train", train), ("test", test)):
-        if count is not None and checks.integer(name, count, minimum=len(classes)) % len(classes):
+        if (count is not None or name == "train") and checks.integer(name, count, minimum=len(classes)) % len(classes):
             requirement = f"be a multiple of {len(classes)}, the number of classes, for equally many of each"
             checks.fail(name, requirement, f"{count} was given")
     each_train, each_test = train // len(classes), (test or 0) // len(classes)

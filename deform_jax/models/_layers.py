@@ -147,4 +147,5 @@ def check_common(model: Any) -> None:
 def gained(gain: float, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Draw ``uniform_fan_in``'s kernels times a gain; 1 leaves its numbers as they are."""
     kernel = uniform_fan_in(key, shape, dtype)
-    return kernel if gain == 1 else float(gain) * kernel
+    factor = float(gain)  # so that an array is compared here, rather than in what jax traces
+    return kernel if factor == 1 else factor * kernel

@@ -88,7 +88,7 @@ def to_torch(name: str, variables: PyTree, **settings: Any) -> dict[str, np.ndar
     first, last = given.get(("params", next(iter(layers)), "kernel")), given.get(("params", "head", "bias"))
     expected = _expected(_with_classes(model, last), 3 if first is None or first.ndim != 4 else first.shape[2])
     shapes = {"/".join(path): array.shape for path, array in expected.items()}
-    _compare("variables", name, shapes, {"/".join(path): array for path, array in given.items()})
+    _compare("variables", name, shapes, {"/".join(map(str, path)): array for path, array in given.items()})
     sides = _sides(model)
     return {
         key: np.array(_to_torch(given[path], sides.get(path, 1)), order="C")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
 
@@ -21,6 +22,8 @@ class _Represent:
     output: bool
 
     def __call__(self, variables: PyTree, images: Images) -> Taps:
+        if np.ndim(images) == 0:
+            checks.fail("images", "be a batch (n, …)", "a single number was given")
         logits, taps = self.model.apply(variables, images, train=False)  # pyright: ignore[reportGeneralTypeIssues]
         taps = OrderedDict(taps)
         if self.output:
@@ -74,7 +77,11 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -
     if not (hasattr(model, "momentum") and hasattr(model, "axis_name")):
         given = f"{type(model).__name__} lacks one of them"
         checks.fail("model", "have the fields `momentum` and `axis_name`", given, "Apply it with mutable batch_stats.")
-    return {**variables, "batch_stats": _batch_statistics(_unmapped(model), variables, images)}
+    found = _batch_statistics(_unmapped(model), variables, images)
+    if not checks.is_traced((images, found)) and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
+        remedy = "Standardise the images, as `data.Prepare` does, and look for large or missing numbers in `variables`."
+        checks.fail("images", "give finite statistics in every layer", "some are infinite or no numbers", remedy)
+    return {**variables, "batch_stats": found}
 
 
 def _unmapped(model: Any) -> nn.Module:

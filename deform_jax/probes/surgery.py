@@ -134,7 +134,7 @@ def _blur_matrix(length: int, sigma: float) -> np.ndarray:
 def _at_norm_of(old: Array, new: Array) -> Array:
     """``new`` times ‖old‖/‖new‖; zero stays zero."""
     (old_scale, old_norm), (new_scale, new_norm) = _norm(old), _norm(new)
-    return new * ((new_scale / old_scale) * (old_norm / new_norm))
+    return new * new_scale * (old_norm / new_norm) / old_scale  # in this order nothing leaves float32, nor 0 its place
 
 
 def _norm(kernel: Array) -> tuple[Array, Array]:

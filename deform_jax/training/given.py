@@ -34,6 +34,14 @@ def check_model(model: Any, variables: Any = None) -> None:
         checks.fail("variables", "be a mapping with the key 'params'", given, "Pass {'params': params}.")
 
 
+def check_trainable(model: Any) -> None:
+    """Refuse a module that training cannot tell over which mapped axis a batch is split."""
+    check_model(model)
+    if not hasattr(model, "axis_name"):
+        remedy = "Add `axis_name: str | None = None`, and give it to every batch norm."
+        checks.fail("model", "have the field `axis_name`", f"{type(model).__name__} lacks it", remedy)
+
+
 def check_leaves(name: str, tree: Any) -> list[Any]:
     """Return the leaves of a pytree after checking that there are some, all of them arrays of numbers or keys."""
     check_sortable(name, tree)

@@ -18,7 +18,7 @@ from deform_jax.training import locks, processes, resume
 from deform_jax.training.arguments import check_layout, check_prepare, check_run, check_several, run_settings
 from deform_jax.training.evaluation import EvaluationStream, check_loss, evaluator
 from deform_jax.training.feed import Feed, TrainStream, make_feed
-from deform_jax.training.given import check_mesh, check_model
+from deform_jax.training.given import check_mesh, check_trainable
 from deform_jax.training.interruption import Interruption
 from deform_jax.training.mesh import is_shared, make_mesh, mesh_processes, row_processes, rows_held
 from deform_jax.training.placement import everywhere, held, stack, unstack
@@ -110,8 +110,10 @@ def fit(
       Interrupted: SIGTERM or Ctrl-C; the same call goes on from the step at which it came.
       SaveError: a checkpoint could not be written, such as on a full disk; earlier ones are kept.
     """
+    if not isinstance(progress, str):
+        progress = checks.flag("progress", progress)
     check_run(recipe, seeds, folders, save_epochs, checkpoint_steps, checkpoint_epochs)
-    check_model(model)
+    check_trainable(model)
     check_loss(recipe.loss, model)
     if mesh is not None:
         check_mesh(mesh)

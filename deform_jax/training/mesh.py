@@ -38,8 +38,7 @@ def make_mesh(seed: int = 1, data: int = 1, *, devices: Sequence[Any] | None = N
       ValueError: more devices asked for than there are, a number that does not divide theirs, or a layout in which a
         process would have part of a row and part of another (the message lists the layouts that fit).
     """
-    checks.integer("seed", seed, minimum=1)
-    checks.integer("data", data, minimum=1)
+    seed, data = checks.integer("seed", seed, minimum=1), checks.integer("data", data, minimum=1)
     if devices is not None and not (isinstance(devices, Sequence | np.ndarray) and np.size(devices)):
         checks.fail("devices", "be a list of devices", f"{devices!r} was given"[:200], error=TypeError)
     for device in () if devices is None else np.ravel(np.asarray(devices, dtype=object)):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Integer
 
 from deform_jax import checks
 from deform_jax.training import losses
-from deform_jax.training.given import check_batch, check_kind, check_prepare
+from deform_jax.training.given import check_batch, check_kind, check_prepare, check_trainable
 from deform_jax.training.state import State
 from deform_jax.typing import Images, PyTree, RandomKey
 
@@ -38,6 +38,7 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
       TypeError, ValueError: not a state, or a batch of other entries, shapes or kinds.
     """
     check_kind("state", state, State, "Make it with `training.create_state`.")
+    check_trainable(state.model)
     check_batch(batch)
     model = state.model.clone(axis_name=axis_name)
     part = jax.lax.axis_index(axis_name) if axis_name else 0

@@ -96,7 +96,7 @@ def _child(module: str, settings: Settings, only: tuple[str, ...], first: int) -
             yield {
                 "name": name,
                 "at": call,
-                "died": "hang" if hung else f"exit {child.returncode}: {words.strip()[:200]}",
+                "died": "hang" if hung else f"exit {child.returncode}: {words.strip()[-1500:]}",
             }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
+import hypothesis.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -230,7 +231,7 @@ def run(
 
     def attempt(arguments: dict[str, str]) -> str:
         before(case.text(arguments))
-        abstract = time.monotonic() >= end
+        abstract = time.monotonic() >= end and not count.failures  # what failed as it ran is shrunk as it runs
         outcome = judge(case, arguments, abstract=abstract)
         if not count.failures:
             count.examples += 1
@@ -272,7 +273,7 @@ def run(
 
     try:
         drawn()
-    except Failed:
+    except (Failed, hypothesis.errors.Flaky):  # flaky: what failed did not fail again, and is told as it was
         count.examples += 1  # the failing one; `last` and the failure kept are those of its simplest form
     return count
 

@@ -434,6 +434,7 @@ CASES = (
             "test": integer("4", "None"),
         },
         split_of,
+        earlier=({"train": "None"},),
     ),
     Case("data.scale_detection", {"key": key(), "task": TASK, "train": COUNT, "test": integer("4", "None")}, split_of),
     Case(

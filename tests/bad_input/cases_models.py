@@ -173,9 +173,15 @@ NETWORK_FIELDS = thing(
 )
 
 
-def _network(architecture, images=SQUARE, *, dear=True, also=FIELDS, **fields):
-    arguments = {**also, **fields, "images": images}
-    return Case(f"models.{architecture}", arguments, logits_and_taps, call=initialised(architecture), dear=dear)
+def _network(architecture, images=SQUARE, *, dear=True, also=FIELDS, earlier=(), **fields):
+    return Case(
+        f"models.{architecture}",
+        {**also, **fields, "images": images},
+        logits_and_taps,
+        call=initialised(architecture),
+        earlier=earlier,
+        dear=dear,
+    )
 
 
 CASES = (
@@ -203,7 +209,7 @@ CASES = (
         downsampling=option("'max'", "'average'", "'strided'"),
     ),
     _network("FullyConnected", dear=False, also=ZOO, layers=integer("2", "3"), hidden=integer("8")),
-    _network("LeNet", dear=False, also=ZOO),
+    _network("LeNet", dear=False, also=ZOO, earlier=({"initial_gain": "jnp.asarray(1.0)"},)),
     _network("AlexNet", also=ZOO, form=FORM, dropout=DROPOUT),
     _network("VGG", also=ZOO, depth=integer("11"), batch_norm=flag(), form=FORM, dropout=DROPOUT),
     _network("ResNet", also=ZOO, depth=integer("18"), form=FORM),
@@ -296,6 +302,7 @@ CASES = (
         call=lambda images, **given: models.represent(**given)(images),
         also=FLAX,
         traced=("variables", "images"),
+        earlier=({"model": "Foreign()", "images": "filled((), 'float32')"},),
     ),
     Case(
         "models.with_batch_statistics",
@@ -303,6 +310,7 @@ CASES = (
         lambda result, given: "params" in result,
         also=FLAX,
         traced=("variables", "images"),
+        earlier=({"images": "host((2, 4, 4, 1), 'float32', 'huge')"},),
     ),
     Case(
         "models.capture",
@@ -339,6 +347,7 @@ CASES = (
         },
         lambda result, given: len(result) > 0,
         call=lambda name, variables, fields: models.to_torch(name, variables, **keywords(fields)),
+        earlier=({"variables": "{1: 2, 'a': 3}"},),
         dear=True,
     ),
     # No names of published networks, nor the hub's: they would be downloaded.

@@ -375,6 +375,7 @@ CASES = (
         },
         same_shapes,
         traced=("params", "amount"),
+        earlier=({"amount": "1e30", "sigma": "0"},),
     ),
     Case(
         "probes.shuffle_channels",

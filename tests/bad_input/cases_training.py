@@ -236,6 +236,7 @@ CASES = (
             "devices": thing("None", also=("jax.devices()", "jax.devices()[:1]", "jax.devices()[0]")),
         },
         lambda result, given: result.shape == {"seed": given["seed"], "data": given["data"]},
+        earlier=({"seed": "10**9", "data": "np.uint8(2)"},),
     ),
     Case(
         "training.stack",
@@ -317,6 +318,7 @@ CASES = (
             "progress": thing("False", also=("3",)),
         },
         lambda result, given: len(result) == len(given["seeds"]),
+        earlier=({"model": "Foreign()"}, {"progress": "np.ones(3)"}),
         dear=True,
     ),
     Case(
