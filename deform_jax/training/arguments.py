@@ -36,7 +36,8 @@ def check_run(
         for folder in folders:
             checks.path("folders", folder)
     check_several("save_epochs", save_epochs, "integers")
-    if folders is not None and len({pathlib.Path(folder).absolute() for folder in folders}) != len(seeds):
+    different = {pathlib.Path(folder).absolute() for folder in folders or ()}
+    if folders is not None and not len(different) == len(folders) == len(seeds):
         given = f"{len(folders)} were given" if len(folders) != len(seeds) else "two are the same"
         checks.fail("folders", f"be a different one per seed, {len(seeds)}", given)
     for epoch in save_epochs:

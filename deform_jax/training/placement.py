@@ -41,8 +41,8 @@ def stack(trees: Sequence[PyTree | None], mesh: Mesh) -> PyTree:
         check_leaves("trees", tree)
     if len({jax.tree.structure(tree) for tree in trees}) > 1:
         checks.fail("trees", "have one structure", "they differ", "Stack runs of one architecture and recipe.")
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    return jax.device_put(stacked, NamedSharding(mesh, P("seed")))
+    sharding = NamedSharding(mesh, P("seed"))
+    return jax.tree.map(lambda *leaves: _stacked(leaves, sharding), *trees)
 
 
 def unstack(tree: PyTree) -> list[PyTree]:
@@ -137,6 +137,14 @@ def _joined(source: Any, shape: tuple[int, ...], sharding: NamedSharding, part: 
     devices = sorted(sharding.addressable_devices, key=lambda device: device.id)
     parts = [jax.device_put(part(source, device), device) for device in devices]
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def _stacked(leaves: Sequence[Any], sharding: NamedSharding) -> jax.Array:
+    """Return a new array, stacked on the host: on devices, every shape would be one more program to compile."""
+    if _is_key(leaves[0]):
+        bits = _stacked([jax.random.key_data(leaf) for leaf in leaves], sharding)
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaves[0]))
+    return jax.device_put(np.stack([np.asarray(leaf) for leaf in leaves]), sharding)
 
 
 def _whole(leaf: Any) -> Any:

@@ -15,7 +15,7 @@ from experiments.spatial_information.combinatorial_measures import PERTURBATIONS
 SCALES = {
     "smoke": Settings(
         recipes.Networks(
-            architectures=("lenet",),
+            architectures=("fc_l2",),
             seeds=2,
             training=dataclasses.replace(
                 TRAINING,

@@ -318,7 +318,7 @@ CASES = (
             "progress": thing("False", also=("3",)),
         },
         lambda result, given: len(result) == len(given["seeds"]),
-        earlier=({"model": "Foreign()"}, {"progress": "np.ones(3)"}),
+        earlier=({"model": "Foreign()"}, {"progress": "np.ones(3)"}, {"folders": "['a', 'a']"}),
         dear=True,
     ),
     Case(

@@ -41,7 +41,7 @@ def test_every_measurement_is_in_the_table_once(smoke):
     measured = [("init", "trained"), ("features", "diffeomorphism"), ("D", "G", "R")]
     once = [("trained", "none", "error"), ("none", "features", "norm"), ("none", "diffeomorphism", "norm")]
     expected = [
-        ("lenet", k, seed, *rest) for k in "12" for seed in "01" for rest in [*once, *itertools.product(*measured)]
+        ("fc_l2", k, seed, *rest) for k in "12" for seed in "01" for rest in [*once, *itertools.product(*measured)]
     ]
     assert sorted(found) == sorted(expected)
     value = {key: float(row["value"]) for key, row in zip(found, table, strict=True)}
@@ -49,13 +49,13 @@ def test_every_measurement_is_in_the_table_once(smoke):
         if key[-1] == "R":
             assert value[key] == pytest.approx(value[*key[:-1], "D"] / value[*key[:-1], "G"], rel=1e-5)
     for row in read(folder, "accuracy"):
-        error = value["lenet", row["features"], row["seed"], "trained", "none", "error"]
+        error = value["fc_l2", row["features"], row["seed"], "trained", "none", "error"]
         assert error == max(0.5 / 64, 1 - float(row["test_accuracy"]))
     layers = read(folder, "layers")
-    assert len(layers) == 2 * 2 * 2 * 2 * 6  # features, seeds, states, perturbations; input, 2 + 2 layers, output
+    assert len(layers) == 2 * 2 * 2 * 2 * 3  # features, seeds, states, perturbations; input, hidden, output
     for row in layers:
         if row["layer"] == "output":
-            key = ("lenet", row["features"], row["seed"], row["state"], row["perturbation"], "D")
+            key = ("fc_l2", row["features"], row["seed"], row["state"], row["perturbation"], "D")
             assert float(row["D"]) == value[key]
 
 
