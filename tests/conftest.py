@@ -48,7 +48,16 @@ def key():
 
 
 @pytest.fixture
-def abandoned_reads(monkeypatch):
+def collected():
+    """Collect at its end what a test leaves behind: that alone, since looking through all of jax takes a second."""
+    gc.freeze()
+    yield
+    gc.collect()
+    gc.unfreeze()
+
+
+@pytest.fixture
+def abandoned_reads(monkeypatch, collected):
     """Contain what orbax leaves behind when one of several reads fails.
 
     It abandons the others: their callbacks find its event loop closed, and asyncio logs their errors when they are
@@ -57,8 +66,6 @@ def abandoned_reads(monkeypatch):
     """
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", True)
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="session")

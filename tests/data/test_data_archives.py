@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import gc
 import gzip
 import hashlib
 import http.server
@@ -83,13 +82,6 @@ def no_proxy(monkeypatch):
     monkeypatch.delenv(archives.FOLDER_VARIABLE, raising=False)
 
 
-@pytest.fixture
-def leaves_a_socket():
-    """A refused download's response is closed only when it is collected: pooch 1.9 does not close it."""
-    yield
-    gc.collect()
-
-
 def write(folder, files):
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
@@ -156,7 +148,7 @@ def test_downloads_with_progress_and_keeps_the_files(tiny_mnist, arrays, tmp_pat
     assert {path.name: path.read_bytes() for path in (target / "mnist").iterdir()} == files
 
 
-@pytest.mark.usefixtures("leaves_a_socket")
+@pytest.mark.usefixtures("collected")  # pooch 1.9 leaves a refused download's response open
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_wrong_download_is_refused_and_not_kept(tiny_mnist, tmp_path):
     files, serve_from = tiny_mnist
@@ -172,7 +164,7 @@ def test_a_wrong_download_is_refused_and_not_kept(tiny_mnist, tmp_path):
     assert list((target / "mnist").iterdir()) == []
 
 
-@pytest.mark.usefixtures("leaves_a_socket")
+@pytest.mark.usefixtures("collected")  # pooch 1.9 leaves a refused download's response open
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("missing", ["server", "file"])
 def test_a_failed_download_says_what_to_place_where(tiny_mnist, tmp_path, missing):

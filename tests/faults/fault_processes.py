@@ -98,6 +98,7 @@ def two_at_once(root, tries=3):
         folder = root / f"twice-{kind.replace(' ', '-')}"
         first = train(folder)
         first.wait_for(lambda folder=folder: steps_done(folder) is not None)
+        first.send(signal.SIGSTOP)  # it would be at its end before the second one has started up
         counter = root / f"second-{kind.replace(' ', '-')}.steps"
         changed = ("--learning-rate", 0.2) if kind == "has other settings" else ()
         second = train(folder, *changed, steps=counter)
@@ -107,6 +108,7 @@ def two_at_once(root, tries=3):
         else:
             waited = second.wait_for(lambda second=second: "Waiting for its end" in second.text)
             check(waited and f"Process {first.process.pid} on " in second.text, second.text)
+        first.send(signal.SIGCONT)
         if kind == "is killed":
             check(first.kill(), "it ended before it was killed")
             said.append("took over from a killed one")

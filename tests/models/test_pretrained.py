@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gc
 import hashlib
 import http.server
 import socket
@@ -132,14 +131,7 @@ def test_the_platform_s_cache_is_the_default(narrow, published, tmp_path, monkey
     check(models.load_pretrained("alexnet"), narrow[0])
 
 
-@pytest.fixture
-def leaves_a_socket():
-    """A refused connection is closed only when it is collected."""
-    yield
-    gc.collect()
-
-
-@pytest.mark.usefixtures("leaves_a_socket")
+@pytest.mark.usefixtures("collected")  # a refused connection is left open
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("what", ["page", "cut", "missing", "offline"])
 def test_a_failed_download_is_not_kept_and_says_what_to_do(narrow, published, tmp_path, what):
