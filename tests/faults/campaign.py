@@ -87,7 +87,7 @@ def run_one(name, root, tries, answer):
         row["outcome"] = f"not tried: {reason}"
     except AssertionError as error:
         said = str(error)
-        short = said if len(said) < 3000 else f"{said[:500]} … {said[-2500:]}"
+        short = said if len(said) < 20_000 else f"{said[:15_000]} … {said[-5_000:]}"
         row |= {"outcome": f"FAILED: {short}", "lost": "?"}
     answer.write_text(json.dumps(row))
 
