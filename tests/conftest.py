@@ -47,13 +47,24 @@ def key():
     return jax.random.key(0)
 
 
+def pytest_configure(config):
+    """With ``--dist loadfile``, files in their order: by their number of tests, the longest ones would come last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_finish():
+    """Look for garbage seldom, and never again among all that jax has: tracing makes much, little of it in cycles."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture
 def collected():
     """Collect at its end what a test leaves behind: that alone, since looking through all of jax takes a second."""
     gc.freeze()
     yield
     gc.collect()
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_smoke_scale_writes_table_provenance_and_figure_and_redraws(name, comple
 def test_fig1_table_holds_every_single_measurement_and_its_summary_every_correlation(smoke):
     table = read(smoke("fig1_error_and_sensitivity"))
     # Noises, architectures, seeds; error and norm once, and D, G, R in two conventions and states.
-    assert len(table) == 2 * 3 * 2 * (2 + 2 * 2 * 3)
+    assert len(table) == 2 * 2 * 2 * (2 + 2 * 2 * 3)
     summary = read(smoke("fig1_error_and_sensitivity"), "summary")
     assert len(summary) == 2 * 2 * 6
     accuracy = read(smoke("fig1_error_and_sensitivity"), "accuracy")
