@@ -96,11 +96,45 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.parametrize("table", ["faults/results/faults.md", "versions/results/versions.md"])
-def test_readme_s_tables_are_those_that_campaigns_wrote(table):
-    assert (ROOT / "tests" / table).read_text(encoding="utf-8").strip() in (ROOT / "README.md").read_text(
-        encoding="utf-8"
+@pytest.mark.parametrize("name", ["faults/results/faults", "bad_input/results/counts", "versions/results/versions"])
+def test_readme_s_tables_are_those_that_campaigns_wrote(name):
+    lines = (ROOT / "tests" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    table = "\n".join(line for line in lines if line.startswith("|"))
+    assert len(table) > 200
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_quotes_the_measured_numerics():
+    """Its bounds, of the largest errors in the table that `tests/numerics/report.py` wrote."""
+    with (ROOT / "tests/numerics/results/numerics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    quoted = re.search(
+        r"given in float32, their error is at most ([\d.e-]+), however small the perturbation from 0\.1 to 0\.0001; "
+        r"in bfloat16, whose own rounding costs at most ([\d.e-]+) at 0\.1, no digit is left of some at ([\d.]+)\. "
+        r"Through a small VGG, .*? it is at most ([\d.e-]+) at 0\.1 and ([\d.e-]+) at 0\.0001",
+        text,
     )
+    assert quoted is not None
+    distances = ("cosine_distance", "squared_distance", "euclidean_distance")
+    probes = ("sensitivity", "sensitivity_parts", "relative_sensitivity", "streamed_relative_sensitivity", *distances)
+    chosen = [row for row in rows if row["probe"] in probes]
+    given = [row for row in chosen if "VGG" not in row["options"]]
+    through = [row for row in chosen if "VGG" in row["options"]]
+
+    def largest(rows, dtype, perturbation=None, field="error"):
+        wanted = [row for row in rows if row["dtype"] == dtype and perturbation in (None, row["perturbation"])]
+        assert wanted
+        return max(float(row[field]) for row in wanted)
+
+    assert float(quoted[1]) >= largest(given, "float32") > float(quoted[1]) / 2
+    rounding = largest(
+        [row for row in given if row["probe"] != "sensitivity_parts"], "bfloat16", "0.1", "with_rounding"
+    )
+    assert float(quoted[2]) >= rounding > float(quoted[2]) / 2
+    assert largest(given, "bfloat16", quoted[3], "with_rounding") > 1
+    assert float(quoted[4]) >= largest(through, "float32", "0.1") > float(quoted[4]) / 2
+    assert float(quoted[5]) >= largest(through, "float32", "0.0001") > float(quoted[5]) / 2
 
 
 def test_readme_s_first_two_bash_blocks_run_the_main_job_and_the_tests():

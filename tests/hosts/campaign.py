@@ -83,6 +83,32 @@ def test_a_run_goes_on_under_any_topology(together, tmp_path, monkeypatch):
     assert [row["step"] for row in found[2]] == [4, 8, 12]
 
 
+@pytest.mark.parametrize(("layout", "tolerance"), [("2x2", 0.0), ("1x4", 2e-5)])
+def test_each_process_reads_its_part_of_a_stream(together, tmp_path, layout, tolerance):
+    """Killed in mid-epoch and started again, the end is that of one process, which reads all."""
+    command = [train.__file__, tmp_path / "two", layout, "--stream"]
+    group = together(lambda _: command)
+    reach(tmp_path / "two" / layout, int(layout[0]), 6, group)
+    group.kill()
+    group.wait()
+    codes, said = together(lambda _: command).wait()
+    assert codes == [0, 0], said
+    expected = train.fit(tmp_path / "one", layout, stream=True)
+    for index in (0, 1):
+        found = pickle.loads((tmp_path / "two" / f"{layout}.{index}.pickle").read_bytes())
+        for one, other in zip(found, expected, strict=True):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance), one[1], other[1])
+            assert [row["step"] for row in one[2]] == [4, 8, 12]
+            assert one[2][-1] == pytest.approx(other[2][-1], abs=50 * tolerance)
+
+
+def test_disks_of_their_own_are_refused_before_training(together, tmp_path):
+    _, said = together(lambda _: [train.__file__, tmp_path, "2x2", "--own-disks"]).wait()
+    for text in said:
+        assert "`folders` must be seen by all processes, but process 1 does not see in" in text, said
+    assert not list(tmp_path.glob("*/2x2/*/states"))
+
+
 def test_a_figure_is_that_of_one_process(together, tmp_path):
     """LS Fig. 3 of two seeds: the same tables, and only process 0 writes and prints."""
     shared = "--scale smoke --downsamplings max --seeds 2 --train-images 64 --batch-size 32 --probe-images 8 --draws 1"

@@ -1,6 +1,6 @@
 """What each process of a test runs: train the toy task in one layout after another, and keep what ``fit`` returned.
 
-python train.py FOLDER LAYOUT… [--short] --coordinator HOST:PORT --processes N --process I
+python train.py FOLDER LAYOUT… [--short] [--stream] [--own-disks] --coordinator HOST:PORT --processes N --process I
 """
 
 import argparse
@@ -20,6 +20,8 @@ def arguments():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("layouts", nargs="+")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--stream", action="store_true", help="images that each process reads, its part of every batch")
+    parser.add_argument("--own-disks", action="store_true", help="a folder for each process, as on disks of their own")
     parser.add_argument("--coordinator")
     for name in ("processes", "process"):
         parser.add_argument(f"--{name}", type=int)
@@ -35,7 +37,7 @@ import training_toys as toys  # noqa: E402 - which computes
 from deform_jax import training  # noqa: E402
 
 
-def fit(folder, layout, mesh=None, *, short=False):
+def fit(folder, layout, mesh=None, *, short=False, stream=False):
     """Train the seeds of a layout such as 2x2 in their folders, and return (seed, variables, history) of each.
 
     12 steps with checkpoints at every second one, or 8 with one after each epoch.
@@ -44,17 +46,19 @@ def fit(folder, layout, mesh=None, *, short=False):
     folders = [folder / layout / str(seed) for seed in range(side)]
     recipe = dataclasses.replace(toys.RECIPE, schedule="cosine", warmup_epochs=1, epochs=2 if short else 3)
     every = None if short else 2
-    options = {"evaluation": toys.TEST, "save_epochs": (2,), "checkpoint_steps": every, "folders": folders}
+    train, evaluation = (toys.ArrayStream(), toys.ArrayStream()) if stream else (toys.TRAIN, toys.TEST)
+    options = {"evaluation": evaluation, "save_epochs": (2,), "checkpoint_steps": every, "folders": folders}
     mesh = training.make_mesh(side, split) if mesh is None else mesh
-    runs = toys.fit(recipe, seeds=range(side), mesh=mesh, **options)
+    runs = toys.fit(recipe, train, seeds=range(side), mesh=mesh, **options)
     return [(run.seed, jax.tree.map(np.asarray, run.variables), toys.timeless(run.history)) for run in runs]
 
 
 def main():
     with hosts.together():
+        folder = wanted.folder / str(wanted.process) if wanted.own_disks else wanted.folder
         for layout in wanted.layouts:
             try:
-                found = fit(wanted.folder, layout, short=wanted.short)
+                found = fit(folder, layout, short=wanted.short, stream=wanted.stream)
             except ValueError as error:
                 print(error, file=sys.stderr)
                 continue

@@ -15,48 +15,6 @@ from deform_jax.training import evaluation, feed, mesh
 SEEDS = (3, 8)
 
 
-class ArrayStream:
-    """The toy sets as a stream, their order that of ``fit`` on arrays; it counts what is open."""
-
-    train_count, test_count, image_shape, num_classes = 67, 37, (8, 8, 1), toys.CLASSES
-
-    def __init__(self):
-        self.opened = []
-
-    def train_batches(self, seed, batch_size, *, shard=None, state=None):
-        iterator = ArrayBatches(seed, batch_size, shard, (state or {"batches": 0})["batches"])
-        self.opened.append(iterator)
-        return iterator
-
-    def test_batches(self, batch_size, *, shard=None):
-        index, count = shard
-        filled = -(-self.test_count // batch_size) * batch_size
-        extra = filled - self.test_count
-        images = np.concatenate([toys.TEST["images"], np.zeros((extra, 8, 8, 1), np.uint8)])
-        labels = np.concatenate([toys.TEST["labels"], np.full(extra, -1, np.int32)])
-        for start in range(0, filled, batch_size):
-            part = slice(start + index, start + batch_size, count)
-            yield {"images": images[part], "labels": labels[part]}
-
-
-class ArrayBatches:
-    def __init__(self, seed, batch_size, shard, taken):
-        self.seed, self.size, self.shard, self.taken, self.closed = seed, batch_size, shard, taken, False
-
-    def __next__(self):
-        epoch, step = divmod(self.taken, 67 // self.size)
-        order = np.asarray(training.epoch_order(jax.random.key(self.seed), epoch, 67, self.size))[step]
-        order = order[self.shard[0] :: self.shard[1]]
-        self.taken += 1
-        return {"images": toys.TRAIN["images"][order], "labels": toys.TRAIN["labels"][order]}
-
-    def state(self):
-        return {"batches": self.taken}
-
-    def close(self):
-        self.closed = True
-
-
 def assert_close(result, expected):
     """The same numbers in another compiled program."""
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), result, expected)
@@ -67,7 +25,7 @@ def test_a_stream_trains_like_arrays():
     recipe = dataclasses.replace(toys.RECIPE, learning_rate=0.02)
     options = {"seeds": SEEDS, "mesh": training.make_mesh(2, 2)}
     arrays = toys.fit(recipe, evaluation=toys.TEST, **options)
-    stream = ArrayStream()
+    stream = toys.ArrayStream()
     fit = {"prepare": toys.AUGMENTED, "prepare_evaluation": toys.CLEAN, "progress": False, **options}
     streamed = training.fit(toys.MODEL, recipe, stream, evaluation=stream, **fit)
     for run, expected in zip(streamed, arrays, strict=True):
@@ -195,7 +153,7 @@ def test_the_host_waits_for_the_device(monkeypatch):
     """Step k + 2 is begun only once step k is done."""
     waited = []
     monkeypatch.setattr(feed.jax, "block_until_ready", waited.append)
-    one = feed.StreamFeed(ArrayStream(), training.make_mesh(1, 1))
+    one = feed.StreamFeed(toys.ArrayStream(), training.make_mesh(1, 1))
     for step in range(5):
         one.pace({"loss": step})
     assert waited == [{"loss": step} for step in range(5 - feed.AHEAD)]
@@ -234,6 +192,6 @@ def test_evaluation_in_batches_that_do_not_divide_the_set(monkeypatch):
     """37 images in batches of 8: the last is filled up."""
     monkeypatch.setattr(evaluation, "STREAM_BATCH", 8)
     state = training.create_state(toys.MODEL, toys.RECIPE, jax.random.key(0), (8, 8, 1), toys.STEPS)
-    result = training.evaluate(toys.MODEL, state.variables, ArrayStream(), prepare=toys.CLEAN)
+    result = training.evaluate(toys.MODEL, state.variables, toys.ArrayStream(), prepare=toys.CLEAN)
     expected = training.evaluate(toys.MODEL, state.variables, toys.TEST, prepare=toys.CLEAN)
     assert result == pytest.approx(expected)

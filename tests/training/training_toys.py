@@ -37,10 +37,57 @@ def state(seed=0):
     return training.create_state(MODEL, RECIPE, jax.random.key(seed), (8, 8, 1), STEPS)
 
 
-def fit(recipe=RECIPE, **options):
+def fit(recipe=RECIPE, train=TRAIN, **options):
     """``training.fit`` on the task."""
     options = {"prepare": AUGMENTED, "prepare_evaluation": CLEAN, "progress": False, **options}
-    return training.fit(MODEL, recipe, TRAIN, **options)
+    return training.fit(MODEL, recipe, train, **options)
+
+
+def share(batch, shard):
+    """The part of a batch that falls to one host, its devices' in their order."""
+    index, count = shard
+    return batch[index * len(batch) // count : (index + 1) * len(batch) // count]
+
+
+class ArrayStream:
+    """The sets as a stream, their order that of ``fit`` on arrays; it counts what is open."""
+
+    train_count, test_count, image_shape, num_classes = 67, 37, (8, 8, 1), CLASSES
+
+    def __init__(self):
+        self.opened = []
+
+    def train_batches(self, seed, batch_size, *, shard=None, state=None):
+        iterator = ArrayBatches(seed, batch_size, shard, (state or {"batches": 0})["batches"])
+        self.opened.append(iterator)
+        return iterator
+
+    def test_batches(self, batch_size, *, shard=None):
+        filled = -(-self.test_count // batch_size) * batch_size
+        extra = filled - self.test_count
+        images = np.concatenate([TEST["images"], np.zeros((extra, 8, 8, 1), np.uint8)])
+        labels = np.concatenate([TEST["labels"], np.full(extra, -1, np.int32)])
+        for start in range(0, filled, batch_size):
+            part = share(np.arange(start, start + batch_size), shard)
+            yield {"images": images[part], "labels": labels[part]}
+
+
+class ArrayBatches:
+    def __init__(self, seed, batch_size, shard, taken):
+        self.seed, self.size, self.shard, self.taken, self.closed = seed, batch_size, shard, taken, False
+
+    def __next__(self):
+        epoch, step = divmod(self.taken, 67 // self.size)
+        order = np.asarray(training.epoch_order(jax.random.key(self.seed), epoch, 67, self.size))[step]
+        order = share(order, self.shard)
+        self.taken += 1
+        return {"images": TRAIN["images"][order], "labels": TRAIN["labels"][order]}
+
+    def state(self):
+        return {"batches": self.taken}
+
+    def close(self):
+        self.closed = True
 
 
 def tamper(path):
