@@ -98,9 +98,8 @@ def blocks(language):
 
 @pytest.mark.parametrize("name", ["faults/results/faults", "bad_input/results/counts", "versions/results/versions"])
 def test_readme_s_tables_are_those_that_campaigns_wrote(name):
-    lines = (ROOT / "tests" / f"{name}.md").read_text(encoding="utf-8").splitlines()
-    table = "\n".join(line for line in lines if line.startswith("|"))
-    assert len(table) > 200
+    text = (ROOT / "tests" / f"{name}.md").read_text(encoding="utf-8")
+    table = re.search(r"(^\|.*\n)+", text, re.MULTILINE)[0]  # the first one
     assert table in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
