@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from deform_jax import checks
 from deform_jax.training import checkpoints, processes
+from deform_jax.training.checksums import checksums
 from deform_jax.training.mesh import mesh_processes
 from deform_jax.training.recipe import Recipe
 from deform_jax.training.state import State
@@ -255,7 +256,7 @@ def _holds(path: pathlib.Path, state: State) -> bool:
     except checkpoints.CorruptCheckpointError as error:
         print(f"{error} It is saved again.", file=sys.stderr)
         return False
-    return saved == checkpoints.checksums(state.variables)
+    return saved == checksums(state.variables)
 
 
 def _resumable(state: State) -> dict[str, Any]:

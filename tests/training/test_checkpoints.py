@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from deform_jax import training
 from deform_jax.training import checkpoints
+from deform_jax.training.checksums import checksums
 
 RNG = np.random.default_rng(0)
 VARIABLES = {
@@ -72,7 +73,7 @@ def test_variables_alone_and_empty_parts(tmp_path):
 def test_checksums_do_not_depend_on_the_sharding(layout, shape):
     tree = {"a": RNG.normal(size=(8, 16)).astype(np.float32), "b": np.arange(64, dtype=np.int8).reshape(8, 8)}
     placed = jax.device_put(tree, NamedSharding(training.make_mesh(*shape), layout))
-    assert checkpoints.checksums(placed) == checkpoints.checksums(tree)
+    assert checksums(placed) == checksums(tree)
 
 
 def test_saved_from_eight_devices_and_loaded_on_one(tmp_path):
@@ -95,28 +96,28 @@ def test_checksums_are_those_of_numpy(saved):
     for name, tree in (("variables", VARIABLES), ("resume", RESUME)):
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
         expected = {jax.tree_util.keystr(path): numpy_checksum(leaf) for path, leaf in leaves}
-        assert checkpoints.checksums(tree) == expected == recorded[name]
+        assert checksums(tree) == expected == recorded[name]
 
 
 def test_three_hundred_flips_of_one_bit_in_memory():
     """Every one changes the checksum: h is odd, so w·h determines w."""
     rng = np.random.default_rng(1)
     tree = jax.tree.map(np.array, {"a": VARIABLES["params"]["conv"]["kernel"], "b": RESUME["bytes"]})
-    clean = checkpoints.checksums(tree)
+    clean = checksums(tree)
     for _ in range(300):
         leaf = tree[rng.choice(["a", "b"])]
         view = leaf.reshape(-1).view(np.uint8)
         at, bit = rng.integers(view.size), np.uint8(1 << rng.integers(8))
         view[at] ^= bit
-        assert checkpoints.checksums(tree) != clean
+        assert checksums(tree) != clean
         view[at] ^= bit
-    assert checkpoints.checksums(tree) == clean
+    assert checksums(tree) == clean
 
 
 def test_checksums_tell_an_exchange_from_the_original():
     """Two words in each other's place leave their sum as it was."""
     swapped = np.array([3, 2, 1, 4], np.float32)
-    first, second = (checkpoints.checksums({"x": x})["['x']"] for x in (np.array([1, 2, 3, 4], np.float32), swapped))
+    first, second = (checksums({"x": x})["['x']"] for x in (np.array([1, 2, 3, 4], np.float32), swapped))
     assert first[0] == second[0]
     assert first[1] != second[1]
 

@@ -13,6 +13,7 @@ import training_toys as toys
 
 from deform_jax import training
 from deform_jax.training import checkpoints, resume
+from deform_jax.training.checksums import checksums
 
 SEEDS = (4, 9)
 OPTIONS = {"evaluation": toys.TEST, "checkpoint_steps": 3, "save_epochs": (1,)}
@@ -73,8 +74,8 @@ def pickled(monkeypatch):
     """Checkpoints as plain pickles, renamed into place like orbax's, for many runs in little time."""
 
     def save(path, variables, *, resume=None, manifest=None, among=None):
-        record = {**manifest, "checksums": {"variables": checkpoints.checksums(variables)}}
-        record["checksums"]["resume"] = checkpoints.checksums(resume)
+        record = {**manifest, "checksums": {"variables": checksums(variables)}}
+        record["checksums"]["resume"] = checksums(resume)
         unfinished = path.with_name(path.name + ".orbax-checkpoint-tmp")
         (unfinished / "manifest").mkdir(parents=True, exist_ok=True)
         (unfinished / "arrays").write_bytes(pickle.dumps(jax.device_get((variables, resume))))
