@@ -43,8 +43,10 @@ def clear(unfinished: Sequence[pathlib.Path], name: str, writers: set[threading.
       writers: the threads that the save began; the set is emptied.
     """
     deadline = time.monotonic() + SETTLING
-    while writers:
-        threading.Thread.join(writers.pop(), max(0, deadline - time.monotonic()))  # orbax's own would raise
+    # Not by joining them: orbax's own would raise, and so would one that is about to start.
+    while writers.intersection(threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    writers.clear()
     time.sleep(0.5)  # tensorstore's are no threads of Python's
     gc.collect()
     for path in unfinished:
