@@ -1,5 +1,6 @@
 """The faults of the campaign that take little time, on the run that this process trains undisturbed."""
 
+import re
 import shutil
 
 import fault_child
@@ -28,7 +29,9 @@ def test_a_run_killed_within_a_save_goes_on_to_the_same_bits(root):
 @pytest.mark.usefixtures("abandoned_reads")
 def test_damage_to_any_kind_of_file_is_found_or_harmless(root):
     found = fault_files.damaged_checkpoint(root, 1, resumed=False)
-    assert found.tried >= 36  # 18 kinds of files, each deleted and with a bit flipped
+    kinds = int(re.search(r"(\d+) kinds of files", found.outcome)[1])
+    assert kinds >= 14  # with orbax 0.11, 18 with 0.12
+    assert found.tried >= 2 * kinds  # each deleted and with a bit flipped
     assert int(found.outcome.split()[0]) > 12  # the others: files that orbax writes and does not read again
 
 

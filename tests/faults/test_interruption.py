@@ -12,6 +12,14 @@ from deform_jax.training import checkpoints
 from deform_jax.training.progress import Progress
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """As in a terminal; what a shell starts in the background ignores Ctrl-C, and so then does ``fit``."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def signals(monkeypatch):
     """A dict {step: signals}, which this process sends itself after that many steps of the next ``fit``."""

@@ -163,14 +163,15 @@ def test_streaming_keeps_one_batch():
     shapes = [(batch, 4)] * 3
     arguments = [jax.ShapeDtypeStruct(s, np.float32) for s in (weights.shape, *shapes, (batch,))]
     program = jax.jit(lambda w, *x: relative._sums(Partial(wide, w), *x)).lower(*arguments).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 4 * batch * features * 4  # in activations of one batch
+    # In activations of one batch: 3 and a little, with jax 0.7.2 a little more than 4; of all batches it would be 36.
+    assert program.memory_analysis().temp_size_in_bytes < 5 * batch * features * 4
     assert program.memory_analysis().output_size_in_bytes < 1.01 * features * 4  # one mean image
 
 
 @pytest.mark.parametrize(("options", "sizes"), [({}, [5, 3]), (MEDIANS, None)])
 def test_gradients_match_differences_of_the_oracle(options, sizes):
     rng = np.random.default_rng(4)
-    setting = draw(3, 8)
+    setting = draw(5, 8)  # with 3, rounding in float32 changes which images are the median ones
     towards = jax.tree.map(lambda x: rng.normal(size=x.shape), setting)
 
     def total(setting):
