@@ -170,7 +170,7 @@ NUMBERS = (
     "abs",
     "object()",
     "np.int64(1)",
-    "np.timedelta64(3)",
+    "np.timedelta64(3, 's')",
 )
 
 
