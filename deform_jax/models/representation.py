@@ -67,7 +67,7 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images) -
 
     Raises:
       TypeError, ValueError: not a Flax module, variables without ``params``, or images that are not finite floats, and
-        ``(n, h, w, c)`` where there is a batch norm.
+        ``(n, h, w, c)`` where there is a batch norm; statistics that are not finite, where they are known in Python.
     """
     _check_variables(model, variables)
     normalised = variables.get("batch_stats")

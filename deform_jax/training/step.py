@@ -35,7 +35,8 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
         over that axis inside the differentiated function, so that gradients come out averaged too.
 
     Raises:
-      TypeError, ValueError: not a state, or a batch of other entries, shapes or kinds.
+      TypeError, ValueError: not a state, one of a model without a field ``axis_name``, or a batch of other entries,
+        shapes or kinds.
     """
     check_kind("state", state, State, "Make it with `training.create_state`.")
     check_trainable(state.model)

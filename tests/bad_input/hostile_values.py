@@ -379,25 +379,28 @@ def thing(*good, also=()):
     return Argument(good, (*OBJECTS, *also))
 
 
+PATHS = (
+    "None",
+    "0",
+    "''",
+    "'.'",
+    "'missing'",
+    "'/dev/null'",
+    "'a\\0b'",
+    "b'bytes'",
+    "'~no_such_user/x'",
+    "'x' * 5000",
+    "[]",
+    "nan",
+    "object()",
+    "'missing/' * 3",
+    "np.array('x')",
+    "True",
+    "'\\ud800'",
+)
+"""Names of files and folders."""
+
+
 def path(*good, also=()):
     """Name of a file or folder."""
-    texts = (
-        "None",
-        "0",
-        "''",
-        "'.'",
-        "'missing'",
-        "'/dev/null'",
-        "'a\\0b'",
-        "b'bytes'",
-        "'~no_such_user/x'",
-        "'x' * 5000",
-        "[]",
-        "nan",
-        "object()",
-        "'missing/' * 3",
-        "np.array('x')",
-        "True",
-        "'\\ud800'",
-    )
-    return Argument(good, (*texts, *also), st.text(max_size=3).map(repr))
+    return Argument(good, (*PATHS, *also), st.text(max_size=3).map(repr))
