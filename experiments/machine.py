@@ -8,14 +8,16 @@ import pathlib
 import sys
 
 XLA = "xla_cpu_experimental_ynn_fusion_type"
-"""Which operations XLA gives to its CPU library; less convolutions, whose gradients XLA itself computes twice as fast."""
+"""What XLA gives to its CPU library: all but convolutions, whose gradients XLA itself computes twice as fast."""
 MALLOPT = {-8: 1, -3: 2**30, -1: 2**31 - 1}
 """M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: large arrays reuse memory, which otherwise goes back to the system
 when they are freed and comes again page by page, each page zeroed. The process keeps its peak until it ends."""
 
 
-def prepare() -> None:
+def prepare(*, reuse: bool = True) -> None:
     """Set what makes CPUs faster, and keep compiled programs; what the user has set stays. Other platforms ignore it.
+
+    ``reuse``: whether the allocator keeps freed memory.
 
     Without effect on XLA where jax has been imported, on the allocator where there is no GNU C library.
     """
@@ -25,7 +27,7 @@ def prepare() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "jax" not in sys.modules and XLA not in flags and _is_known(XLA):
         os.environ["XLA_FLAGS"] = f"{flags} --{XLA}=-individual_convolution".strip()
-    if sys.platform == "linux" and not any(name.startswith(("MALLOC_", "LD_PRELOAD")) for name in os.environ):
+    if reuse and sys.platform == "linux" and not any(name.startswith(("MALLOC_", "LD_PRELOAD")) for name in os.environ):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         for option, value in MALLOPT.items() if mallopt else ():
             mallopt(option, value)

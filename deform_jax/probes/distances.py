@@ -93,16 +93,29 @@ def opaque(x: Array) -> Array:
 
 
 def row_scale(x: Float[Array, "*n features"]) -> Float[Array, "*n 1"]:
-    """The power of two that brings the largest entry of each row into [1, 2); a constant for differentiation.
+    """The power of two that brings the largest entry of each row into [1, 2); a constant for differentiation."""
+    return scale_of(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+
+
+def scale_of(largest: Array) -> Array:
+    """The power of two that brings each number into [1, 2); a constant for differentiation.
 
     Built from the exponent's bits, because multiplying by an exact power of two is free of rounding, and because
     ``exp2`` and division need not be exact on an accelerator.
     """
-    largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    info = jnp.finfo(x.dtype)
+    largest = lax.stop_gradient(largest)
+    info = jnp.finfo(largest.dtype)
     bias = int(info.maxexp) - 1
     exponent = lax.bitcast_convert_type(largest, f"int{info.bits}") >> info.nmant
-    return lax.bitcast_convert_type(jnp.maximum(2 * bias - exponent, 1) << info.nmant, x.dtype)
+    return lax.bitcast_convert_type(jnp.maximum(2 * bias - exponent, 1) << info.nmant, largest.dtype)
+
+
+def pair_scales(largest_a: Array, largest_b: Array) -> tuple[Array, Array]:
+    """``scale_of`` each of two rows, but one and the same if they are nearly equal: their difference is exact then."""
+    scale_a, scale_b = scale_of(largest_a), scale_of(largest_b)
+    shared = jnp.minimum(scale_a, scale_b)
+    alike = jnp.maximum(scale_a, scale_b) <= 2 * shared
+    return jnp.where(alike, shared, scale_a), jnp.where(alike, shared, scale_b)
 
 
 def row_norm(x: Float[Array, "*n features"]) -> tuple[Float[Array, "*n 1"], Array]:
@@ -130,17 +143,37 @@ def _euclidean(a: Array, b: Array) -> Array:
 @jax.jit
 def _cosine(a: Array, b: Array) -> Array:
     a, b = opaque(widen(a)), opaque(widen(b))
-    scale_a, scale_b = row_scale(a), row_scale(b)
-    # Nearly equal rows must get one scale, or else their difference would not be exact.
-    shared = jnp.minimum(scale_a, scale_b)
-    alike = jnp.maximum(scale_a, scale_b) <= 2 * shared
-    a = a * jnp.where(alike, shared, scale_a)
-    b = b * jnp.where(alike, shared, scale_b)
-    (norm_a, zero_a), (norm_b, zero_b) = row_norm(a), row_norm(b)
-    # a/‖a‖ − b/‖b‖ = (a − b − b (‖a‖ − ‖b‖)/‖b‖) / ‖a‖, with ‖a‖ − ‖b‖ from the difference too.
-    difference = a - b
-    gap = jnp.sum(difference * (a + b), axis=-1, keepdims=True) / (norm_a + norm_b)
-    chord = jnp.sum(jnp.square(difference - b * (gap / norm_b)), axis=-1, keepdims=True)
+    scale_a, scale_b = pair_scales(*(jnp.max(jnp.abs(x), axis=-1, keepdims=True) for x in (a, b)))
+    a, b = a * scale_a, b * scale_b
+    square_a, square_b, gap = (jnp.sum(x, axis=-1, keepdims=True) for x in cosine_terms(a, b))
+    norms, slope = cosine_norms(square_a, square_b, gap)
+    chord = jnp.sum(cosine_chord(a, b, slope), axis=-1, keepdims=True)
+    return cosine_from(chord, norms)[..., 0]
+
+
+def cosine_terms(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """What is summed over the features of scaled rows: to ‖a‖², ‖b‖², and ‖a‖² − ‖b‖² from the difference."""
+    return jnp.square(a), jnp.square(b), (a - b) * (a + b)
+
+
+def cosine_norms(square_a: Array, square_b: Array, gap: Array) -> tuple[tuple[Array, ...], Array]:
+    """``(‖a‖, ‖b‖, whether a and b are zero)``, and (‖a‖ − ‖b‖)/‖b‖."""
+    zero_a, zero_b = square_a == 0, square_b == 0
+    norm_a, norm_b = (jnp.sqrt(jnp.where(square == 0, 1.0, square)) for square in (square_a, square_b))
+    return (norm_a, norm_b, zero_a, zero_b), gap / (norm_a + norm_b) / norm_b
+
+
+def cosine_chord(a: Array, b: Array, slope: Array) -> Array:
+    """What is summed over the features to ‖a‖² ‖a/‖a‖ − b/‖b‖‖².
+
+    a/‖a‖ − b/‖b‖ = (a − b − b (‖a‖ − ‖b‖)/‖b‖) / ‖a‖, so that nothing is lost where a and b are nearly equal.
+    """
+    return jnp.square(a - b - b * slope)
+
+
+def cosine_from(chord: Array, norms: tuple[Array, ...]) -> Array:
+    """The distance from the summed chord; 1 to a zero row and 0 between two; ``nan`` where norms are not finite."""
+    norm_a, norm_b, zero_a, zero_b = norms
     distance = 0.5 * chord / jnp.square(norm_a)
     distance = jnp.where(zero_a | zero_b, jnp.where(zero_a & zero_b, 0.0, 1.0), distance)
-    return jnp.where(jnp.isfinite(norm_a + norm_b), distance, jnp.nan)[..., 0]
+    return jnp.where(jnp.isfinite(norm_a + norm_b), distance, jnp.nan)

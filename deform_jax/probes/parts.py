@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from deform_jax import checks
 from deform_jax.probes import pairs
 from deform_jax.probes.distances import DISTANCES, widen
-from deform_jax.probes.pieces import block_sum, each_image, join, split
+from deform_jax.probes.moved import moved as distance_moved
+from deform_jax.probes.pieces import block_sum, join, split
 from deform_jax.probes.represent import read_taps
 from deform_jax.typing import Represent, Taps
 
@@ -114,7 +115,7 @@ def read(
 def _moved(clean: Array, moved: Array, distance: str, coordinates: bool) -> Array:
     if coordinates:
         return widen(clean) - widen(moved)
-    return each_image(DISTANCES[distance], clean, moved)
+    return distance_moved(clean, moved, distance)
 
 
 def fill(x: Float[Array, "n ..."], size: int) -> Float[Array, "size ..."]:

@@ -50,22 +50,29 @@ def join(x: Float[Array, "steps n_by_steps ..."]) -> Float[Array, "n ..."]:
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
-def block_sum(term: Callable[..., Array], *taps: Float[Array, "n ..."]) -> Array:
+def block_sum(
+    term: Callable[..., PyTree],
+    *taps: Float[Array, "n ..."],
+    combine: Callable[[Array, Array], Array] = jnp.add,
+    block: int | None = None,
+) -> PyTree:
     """The sum of ``term(parts)`` over blocks of features, a part being (n, block) of one tap in float32.
 
     The last block overlaps the one before; its repeated columns are set to zero, for which ``term`` must be zero.
+    ``combine`` may be another operation of which zero is the neutral element; ``block`` replaces ``BLOCK``.
     """
     n = len(taps[0])
     features = taps[0].size // n
-    size = min(BLOCK, features)
+    size = min(block or BLOCK, features)
 
-    def step(total: Array, first: Array) -> tuple[Array, None]:
+    def step(total: PyTree, first: Array) -> tuple[PyTree, None]:
         start = jnp.minimum(first, features - size)
         fresh = (start + jnp.arange(size) >= first)[None]
         parts = (widen(lax.dynamic_slice_in_dim(tap.reshape(n, -1), start, size, axis=1)) for tap in taps)
-        return total + term(*(jnp.where(fresh, part, 0) for part in parts)), None
+        return jax.tree.map(combine, total, term(*(jnp.where(fresh, part, 0) for part in parts))), None
 
     parts = (jax.eval_shape(lambda tap: widen(tap).reshape(n, -1)[:, :size], tap) for tap in taps)
     result = jax.eval_shape(term, *parts)
-    total, _ = lax.scan(step, jnp.zeros(result.shape, result.dtype), jnp.arange(0, features, size))
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
+    total, _ = lax.scan(step, empty, jnp.arange(0, features, size))
     return total

@@ -1,0 +1,100 @@
+"""One contender in a process of its own: reads one word a line, answers with one line of JSON."""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import time
+
+SHORT = 1.0
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work")
+    parser.add_argument("contender", type=int)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    # What libraries print must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    from works import WORKS
+
+    work = next(work for work in WORKS if work.name == options.work)
+    contender = work.contenders[options.contender]
+    surroundings(contender, options.threads)
+    job, choice = fastest(contender, work.smoke if options.smoke else work.sizes)
+
+    def say(**facts):
+        print(json.dumps(facts), file=answers, flush=True)
+
+    say(choice=dict(choice), count=job.count)
+    for line in sys.stdin:
+        command, *rest = line.split()
+        if command == "run":
+            say(seconds=seconds(job))
+        elif command == "answer":
+            import numpy as np
+
+            if job.answer is not None:
+                np.save(rest[0], job.answer())
+            say(saved=job.answer is not None)
+        elif command == "memory":
+            say(gib=peak_gib())
+
+
+def surroundings(contender, threads):
+    """The cores and threads that all contenders get, and the allocator as the contender is to have it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    from experiments import machine
+
+    machine.prepare(reuse=contender.reuse)
+    if "torch" in contender.maker:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def fastest(contender, sizes):
+    """The job with the choice that is fastest in two runs after one, and the choice."""
+    if len(contender.choices) == 1:
+        job = contender.make(sizes, contender.choices[0])
+        job.run()
+        return job, contender.choices[0]
+    taken = []
+    for choice in contender.choices:
+        job = contender.make(sizes, choice)
+        job.run()
+        taken.append(min(seconds(job) for _ in range(3)) / job.count)
+        del job
+    choice = contender.choices[taken.index(min(taken))]
+    job = contender.make(sizes, choice)
+    job.run()
+    return job, choice
+
+
+def seconds(job):
+    """Of one run; of a short one, once more, since others have had the caches and its threads have slept."""
+    taken = _seconds(job)
+    return taken if taken > SHORT else _seconds(job)
+
+
+def _seconds(job):
+    began = time.perf_counter()
+    job.run()
+    return time.perf_counter() - began
+
+
+def peak_gib():
+    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+
+
+if __name__ == "__main__":
+    main()
