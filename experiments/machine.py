@@ -27,9 +27,10 @@ def prepare(*, reuse: bool = True) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "jax" not in sys.modules and XLA not in flags and _is_known(XLA):
         os.environ["XLA_FLAGS"] = f"{flags} --{XLA}=-individual_convolution".strip()
-    if reuse and sys.platform == "linux" and not any(name.startswith(("MALLOC_", "LD_PRELOAD")) for name in os.environ):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        for option, value in MALLOPT.items() if mallopt else ():
+    theirs = any(name.startswith(("MALLOC_", "LD_PRELOAD")) for name in os.environ)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if reuse and mallopt and not theirs:
+        for option, value in MALLOPT.items():
             mallopt(option, value)
 
 
