@@ -1,13 +1,10 @@
 """Image + displacement field → image: the only code that moves pixels."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 
 from deform_jax import checks
 from deform_jax.typing import Field, Image
-from deform_jax.warps import _inputs
+from deform_jax.warps import _inputs, _sampling
 
 BOUNDARIES = ("edge", "constant")
 
@@ -19,8 +16,12 @@ def remap(image: Image, field: Field, *, boundary: str = "edge", fill: float | j
     piecewise bilinear in the field; where a sample lands exactly on a pixel, the derivative is the one-sided derivative
     towards larger coordinates (so 0 on the last row of an unmoved image: what follows is a clamped copy of it).
 
+    Four pixels are gathered for each pixel of the result. Programs for TPUs, which gather slowly, multiply small images
+    (up to 59 × 59 × 3) by matrices of weights instead: the same values and derivatives, up to rounding.
+
     Args:
-      image: (h, w, c), floating point, any height and width ≥ 1, any units.
+      image: (h, w, c), floating point, any height and width ≥ 1, any units. A traced one that is not finite is not
+        refused: a pixel of NaN spreads to where it is sampled, or by the products for TPUs over its whole channel.
       field: (h, w, 2), the displacement (dy, dx) of every output pixel's source, in pixels. Coordinates and weights are
         computed in float32 or better whatever the dtypes of the field and the image.
       boundary: what lies outside the image. ``"edge"`` repeats the nearest border pixel (coordinates are clamped).
@@ -38,6 +39,7 @@ def remap(image: Image, field: Field, *, boundary: str = "edge", fill: float | j
         displacement that is not finite gives NaN at its own pixel.
 
     Bilinear sampling and backward fields are those of Ruderman et al. 2018, section 2.1 and Fig. 2's caption.
+    The products, and the size up to which they are taken, are ours; they could not be timed on a TPU.
     """
     image = _inputs.example("image", image, "h w c")
     field = _inputs.example("field", field, "h w 2", kind="real")
@@ -48,42 +50,4 @@ def remap(image: Image, field: Field, *, boundary: str = "edge", fill: float | j
         required = f"have the image's height and width, ({height}, {width}, 2)"
         checks.fail("field", required, f"its shape is {tuple(field.shape)}", "Make it with `shape=image.shape[:2]`.")
 
-    return _sample(image, field, fill, boundary=boundary)
-
-
-@functools.partial(jax.jit, static_argnames="boundary")  # so that a call outside jit is one fused program too
-def _sample(image: Image, field: Field, fill: float | jax.Array, *, boundary: str) -> Image:
-    height, width, _ = image.shape
-    compute_dtype = jnp.promote_types(image.dtype, jnp.float32)
-    field = field.astype(jnp.promote_types(field.dtype, jnp.float32))
-    rows = jnp.arange(height, dtype=field.dtype)[:, None] + field[..., 0]
-    columns = jnp.arange(width, dtype=field.dtype)[None, :] + field[..., 1]
-    y, above, below = _taps(rows, height, boundary, compute_dtype)
-    x, left, right = _taps(columns, width, boundary, compute_dtype)
-
-    def pixels(y: jax.Array, x: jax.Array) -> jax.Array:
-        # mode="clip" clamps, which is the edge rule itself. Jax's own default would count negative indices from the end
-        # and fill what lies outside with NaN, three times slower.
-        return image.at[y, x].get(mode="clip", wrap_negative_indices=False).astype(compute_dtype)
-
-    output = above * (left * pixels(y, x) + right * pixels(y, x + 1))
-    output += below * (left * pixels(y + 1, x) + right * pixels(y + 1, x + 1))
-    if boundary == "constant":
-        # Rounding does not matter: exactly 1 where all four pixels lie inside, exactly 0 where none does.
-        inside = (above + below) * (left + right)
-        output += (1 - inside) * jnp.asarray(fill, dtype=compute_dtype)
-    return output.astype(image.dtype)
-
-
-def _taps(
-    coordinate: jax.Array, length: int, boundary: str, dtype: jax.typing.DTypeLike
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Index of the pixel before each coordinate, and the weights (…, 1) of that pixel and of the next."""
-    floor = jnp.floor(coordinate)
-    after = (coordinate - floor).astype(dtype)
-    before = 1 - after
-    index = floor.astype(jnp.int32)
-    if boundary == "constant":
-        before *= (index >= 0) & (index < length)
-        after *= (index >= -1) & (index < length - 1)
-    return index, before[..., None], after[..., None]
+    return _sampling.sample(image, field, fill, boundary=boundary)
