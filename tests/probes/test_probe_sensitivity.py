@@ -1,5 +1,6 @@
 """Sensitivities against an oracle in plain float64 numpy, with loops over images, pairs and coordinates."""
 
+import functools
 import itertools
 from collections import OrderedDict
 
@@ -12,6 +13,7 @@ from scipy.spatial.distance import pdist
 
 from deform_jax import probes
 from deform_jax.probes import pieces
+from deform_jax.probes.moved import moved as distance_moved
 
 N = 8  # in chunks of 3: the last one holds two images and one that only fills it
 OPTIONS = [
@@ -127,6 +129,38 @@ def test_large_taps_go_piece_by_piece(setting, options, monkeypatch):
     # a plain function, so that nothing compiled with other sizes is used
     result = probes.sensitivity(lambda x: network(weights, x), images, perturbed, **options, chunk=3)
     assert_close(result, exact(*setting, **options))
+
+
+def test_derivatives_of_large_taps(setting, monkeypatch):
+    weights, images, perturbed = setting
+
+    def total(moved):  # of normalisers that do not move
+        return sum(probes.sensitivity(lambda x: network(weights, x), images, moved, **OPTIONS[0]).values())
+
+    whole, ahead = jax.grad(total)(perturbed), jax.jvp(total, (perturbed,), (images,))[1]
+    monkeypatch.setattr(pieces, "LARGE", 1)
+    monkeypatch.setattr(pieces, "BLOCK", 7)
+    np.testing.assert_allclose(jax.grad(total)(perturbed), whole, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.jvp(total, (perturbed,), (images,))[1], ahead, rtol=1e-4)
+
+
+@pytest.mark.parametrize("features", [5000, 2**15 + 3])
+def test_cosine_distances_in_blocks(features):
+    rng = np.random.default_rng(4)
+    clean = rng.normal(size=(34, features)) * 10.0 ** rng.integers(-15, 15, (34, 1))
+    far = clean + np.geomspace(1e-5, 2, 34)[:, None] * np.abs(clean).mean(1, keepdims=True) * rng.normal(
+        size=clean.shape
+    )
+    clean, far = (x.astype(np.float32).reshape(34, -1, 1) for x in (clean, far))
+    clean[3], far[3], far[4] = 0, 0, 0
+    far[5] = 3 * clean[5]  # another length and no angle
+    assert clean.size < pieces.LARGE or features > 5000
+    a, b = (x.astype(np.float64).reshape(34, -1) for x in (clean, far))
+    norms = [np.where(n == 0, 1, n) for n in (np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))]
+    expected = ((a / norms[0] - b / norms[1]) ** 2).sum(1) / 2
+    expected[4] = 1
+    result = jax.jit(functools.partial(distance_moved, distance="cosine"))(clean, far)
+    np.testing.assert_allclose(result, expected, rtol=2e-5, atol=1e-13)
 
 
 @pytest.mark.parametrize("spread", [1e-3, 1e-4])
