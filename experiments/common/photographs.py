@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import skimage
 
-from experiments.common import tables
+from experiments.common import clock, tables
 
 SHIPPED = ("astronaut", "chelsea", "coffee")
 
 
+@clock.COMMAND.part("data")
 def load(name: str, size: int) -> np.ndarray:
     """Return the central square of a photograph as (size, size, 3) float32 in [0, 1].
 

@@ -12,7 +12,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common import tables
+from experiments.common import clock, tables
 
 # Okabe and Ito's palette, with a marker each, so that lines differ in print too.
 LINES: Mapping[str, tuple[str, str, str]] = {
@@ -47,7 +47,7 @@ def panel_grid(
     rows: int, columns: int, *, width: float = 3.6, height: float = 2.7, **keywords: Any
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure with rows of panels, each of that size in inches."""
-    mpl.rcParams.update(cast(Any, STYLE))
+    _begin()
     size = (width * columns, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **keywords)
     return figure, [list(line) for line in axes]
@@ -55,7 +55,7 @@ def panel_grid(
 
 def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure of pictures without axes, each of that size in inches."""
-    mpl.rcParams.update(cast(Any, STYLE))
+    _begin()
     figure, axes = plt.subplots(
         rows, columns, figsize=(size * columns, size * rows + 0.5), squeeze=False, layout="constrained"
     )
@@ -68,10 +68,16 @@ def mosaic(
     layout: Sequence[Sequence[str]], *, size: tuple[float, float], **keywords: Any
 ) -> tuple[Figure, dict[str, Axes]]:
     """Return a figure of that size in inches, its panels named by their places in ``layout``."""
-    mpl.rcParams.update(cast(Any, STYLE))
+    _begin()
     figure, axes = plt.subplot_mosaic([list(line) for line in layout], figsize=size, layout="constrained", **keywords)
     cast(Any, figure.get_layout_engine()).set(h_pad=0.08)
     return figure, axes
+
+
+def _begin() -> None:
+    """Take the style, and the time: what follows until ``save`` is drawing."""
+    clock.COMMAND.turn("plot")
+    mpl.rcParams.update(cast(Any, STYLE))
 
 
 def picture(axes: Axes, image: np.ndarray, title: str = "") -> None:
@@ -167,4 +173,5 @@ def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib
             figure.savefig(file, format=suffix, metadata=metadata)
         figure.set_layout_engine("none")  # laid out once, for all formats alike
     plt.close(figure)
+    clock.COMMAND.turn("other")
     return folder / f"{stem}.{FORMATS[0]}"

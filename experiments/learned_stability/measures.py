@@ -11,7 +11,7 @@ import jax
 
 from deform_jax import models, probes, warps
 from deform_jax.typing import Perturb, PyTree, Represent
-from experiments.common import runs, tasks
+from experiments.common import clock, runs, tasks
 
 DISTANCES: Mapping[str, Any] = {"sensitivity": "cosine", "euclidean": "euclidean"}
 """Column → distance: LS's normalised cosine distance, and the variant it calls qualitatively similar."""
@@ -86,6 +86,7 @@ def _sensitivities(represent: Represent, images: jax.Array, perturbed: jax.Array
     }
 
 
+@clock.COMMAND.part("probe")
 def sensitivity_rows(
     represent: Represent, drawn: Sequence[Draw], head: Mapping[str, Any], *, chunk: int | None = None
 ) -> list[dict[str, Any]]:
@@ -129,6 +130,7 @@ def both_states(
     return rows
 
 
+@clock.COMMAND.part("probe")
 def variation_rows(params: PyTree, head: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per 3 × 3 convolution, numbered from 1, with its total variation pooled and per slice."""
     values = {name: probes.filter_statistics(params, statistic, size=3) for name, statistic in VARIATIONS.items()}
