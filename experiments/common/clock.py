@@ -6,7 +6,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 
@@ -61,7 +61,7 @@ class Clock:
             self.turn(before)
             self._note(part)
 
-    def heard(self, event: str, seconds: float, **facts: Any) -> None:
+    def heard(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         """Take note of a duration that jax reports when it has passed.
 
         Tracing can compile, and trace, in its turn: what lies within a later report is not counted twice.
@@ -69,11 +69,11 @@ class Clock:
         if not event.startswith(COMPILING) or threading.get_ident() != self._thread:
             return
         end = self._now()
-        begin = max(end - seconds, self._since)
+        begin = max(end - duration_secs, self._since)
         apart = [one for one in self._compiled if sum(one) / 2 < begin]
         self._compiled = [*apart, (begin, end)]
         ready = event == f"{COMPILING}backend_compile_duration" and self._part == "train"
-        if ready and STEP in facts.get("fun_name", ""):
+        if ready and STEP in str(kwargs.get("fun_name")):
             self._note("step")
 
     def split(self) -> dict[Part, float]:
