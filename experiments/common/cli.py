@@ -150,7 +150,6 @@ def script(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
         clock.COMMAND.start(clock.process_age() if main.__module__ == "__main__" else 0.0)
         with hosts.together():
             _plainly(main, arguments)
-            _account(clock.COMMAND)
 
     return wrapped
 
@@ -169,6 +168,7 @@ def _account(spent: clock.Clock) -> None:
 def _plainly(main: Callable[[list[str] | None], None], arguments: list[str] | None) -> None:
     try:
         main(arguments)
+        _account(clock.COMMAND)
     except training.Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(128 + error.signal)  # as a shell reports a process that the signal ended

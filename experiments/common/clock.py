@@ -69,7 +69,7 @@ class Clock:
         if not event.startswith(COMPILING) or threading.get_ident() != self._thread:
             return
         end = self._now()
-        begin = max(end - duration_secs, self._since)
+        begin = max(end - max(duration_secs, 0), self._since)
         apart = [one for one in self._compiled if sum(one) / 2 < begin]
         self._compiled = [*apart, (begin, end)]
         ready = event == f"{COMPILING}backend_compile_duration" and self._part == "train"

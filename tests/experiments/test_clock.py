@@ -94,6 +94,13 @@ def test_what_is_compiled_while_tracing_counts_once(time, spent):
     assert split(spent) == {"compile": 14, "probe": 17}
 
 
+def test_a_clock_that_goes_back_takes_nothing_away(time, spent):
+    time.passes(10)
+    spent.heard(COMPILE, -50)
+    spent.heard(TRACE, 70)
+    assert split(spent) == {"compile": 10}
+
+
 def test_what_is_no_compilation_or_in_another_thread_does_not_count(time, spent):
     time.passes(10)
     spent.heard("/jax/compilation_cache/cache_retrieval_time_sec", 3)
