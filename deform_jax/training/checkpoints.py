@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from deform_jax import checks
 from deform_jax.training import joint_saves, orbax_errors, processes
@@ -75,6 +74,8 @@ def save(
       FileExistsError: there is a checkpoint under that name already.
       SaveError: it could not be written, such as on a full disk; the message says where and why.
     """
+    import orbax.checkpoint as ocp  # it takes longer to import than the whole of this package
+
     for name, tree in (("variables", variables), ("resume", {} if resume is None else resume)):
         _check_tree(name, tree)
     if manifest is not None and not isinstance(manifest, dict):
@@ -218,6 +219,8 @@ def _verify(path: pathlib.Path, name: str, tree: PyTree, expected: dict[str, lis
 
 
 def _read(path: pathlib.Path, names: tuple[str, ...]) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    import orbax.checkpoint as ocp
+
     handler = ocp.CompositeCheckpointHandler(
         variables=ocp.PyTreeCheckpointHandler(),
         resume=ocp.PyTreeCheckpointHandler(),

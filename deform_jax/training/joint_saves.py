@@ -2,10 +2,9 @@
 
 import collections
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -13,15 +12,20 @@ from deform_jax import checks
 from deform_jax.training import processes
 from deform_jax.typing import PyTree
 
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
 _saves: collections.Counter[tuple[int, ...]] = collections.Counter()
 """Checkpoints that each group of processes has saved, which tell orbax's barriers apart."""
 
 
-def writer(among: Sequence[int] | None) -> ocp.Checkpointer:
+def writer(among: Sequence[int] | None) -> "ocp.Checkpointer":
     """Return orbax's writer for a checkpoint that these processes make together, the first one leading.
 
     None: this process alone.
     """
+    import orbax.checkpoint as ocp
+
     if processes.count() == 1:
         return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
     group = _group(among)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import json
 import pathlib
 import signal
 import sys
@@ -12,11 +13,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from deform_jax import training
-from experiments.common import hosts, tables
+from experiments.common import clock, hosts, tables
 from experiments.common import settings as common
 
 S = TypeVar("S")
 Scale = Literal["smoke", "demo", "paper", "imagenet"]
+FIRST = ("step", "probe")
+"""What the provenance says how long it took to: the first training step, and the first row of measurements."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +103,7 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
     hosts.start(options.coordinator, options.processes, options.process, options.peer_timeout)
     if options.plot_only:
         hosts.leave_rest_to_writer()
+    clock.COMMAND.turn("other")
     return Command(
         settings=parsed.settings,
         options=options,
@@ -131,26 +135,40 @@ def write_provenance(command: Command, **facts: Any) -> None:
     """
     hosts.leave_rest_to_writer()
     record = common.provenance(command.settings, command=command.line, scale=command.options.scale, **facts)
-    tables.write_json(command.results / "provenance.json", record)
+    clock.COMMAND.record = command.results / "provenance.json"
+    tables.write_json(clock.COMMAND.record, record)
 
 
 def script(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     """Decorate a figure's ``main(arguments=None)``: errors that tell the user what to do end it without a traceback.
 
-    Several processes end it together.
+    Several processes end it together. At its end it says where its time went, beside its results too.
     """
 
     @functools.wraps(main)
     def wrapped(arguments: list[str] | None = None) -> None:
+        clock.COMMAND.start(clock.process_age() if main.__module__ == "__main__" else 0.0)
         with hosts.together():
             _plainly(main, arguments)
 
     return wrapped
 
 
+def _account(spent: clock.Clock) -> None:
+    """Print the seconds of each part of the command, and add them to its provenance, if it wrote one."""
+    split = spent.split()
+    print(clock.line(split))
+    if spent.record is not None:
+        record = json.loads(spent.record.read_text(encoding="utf-8"))
+        first = {f"seconds_to_first_{what}": round(spent.first[what], 2) for what in FIRST if what in spent.first}
+        record |= {"wall_split": {part: round(seconds, 2) for part, seconds in split.items()}} | first
+        tables.write_json(spent.record, record)
+
+
 def _plainly(main: Callable[[list[str] | None], None], arguments: list[str] | None) -> None:
     try:
         main(arguments)
+        _account(clock.COMMAND)
     except training.Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(128 + error.signal)  # as a shell reports a process that the signal ended

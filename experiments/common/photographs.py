@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-import skimage
 
-from experiments.common import tables
+from experiments.common import clock, tables
 
 SHIPPED = ("astronaut", "chelsea", "coffee")
 
 
+@clock.COMMAND.part("data")
 def load(name: str, size: int) -> np.ndarray:
     """Return the central square of a photograph as (size, size, 3) float32 in [0, 1].
 
@@ -21,6 +21,8 @@ def load(name: str, size: int) -> np.ndarray:
     """
     if name not in SHIPPED and not pathlib.Path(name).is_file():
         sys.exit(f"error: an image must be one of {', '.join(SHIPPED)} or an image file, but {name!r} was given.")
+    import skimage  # slow to import
+
     raw = getattr(skimage.data, name)() if name in SHIPPED else skimage.io.imread(name)
     image = skimage.img_as_float32(raw)
     image = image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)

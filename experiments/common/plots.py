@@ -3,16 +3,15 @@
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib import ticker
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments.common import tables
+from experiments.common import clock, tables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, with a marker each, so that lines differ in print too.
 LINES: Mapping[str, tuple[str, str, str]] = {
@@ -37,7 +36,7 @@ STYLE: dict[str, Any] = {
 }
 
 
-def panels(count: int, *, width: float = 3.6, height: float = 2.9, **keywords: Any) -> tuple[Figure, list[Axes]]:
+def panels(count: int, *, width: float = 3.6, height: float = 2.9, **keywords: Any) -> tuple["Figure", list["Axes"]]:
     """Return a figure with a row of panels, each of that size in inches."""
     figure, axes = panel_grid(1, count, width=width, height=height, **keywords)
     return figure, axes[0]
@@ -45,17 +44,17 @@ def panels(count: int, *, width: float = 3.6, height: float = 2.9, **keywords: A
 
 def panel_grid(
     rows: int, columns: int, *, width: float = 3.6, height: float = 2.7, **keywords: Any
-) -> tuple[Figure, list[list[Axes]]]:
+) -> tuple["Figure", list[list["Axes"]]]:
     """Return a figure with rows of panels, each of that size in inches."""
-    mpl.rcParams.update(cast(Any, STYLE))
+    plt = _begin()
     size = (width * columns, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **keywords)
     return figure, [list(line) for line in axes]
 
 
-def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple[Figure, list[list[Axes]]]:
+def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple["Figure", list[list["Axes"]]]:
     """Return a figure of pictures without axes, each of that size in inches."""
-    mpl.rcParams.update(cast(Any, STYLE))
+    plt = _begin()
     figure, axes = plt.subplots(
         rows, columns, figsize=(size * columns, size * rows + 0.5), squeeze=False, layout="constrained"
     )
@@ -66,15 +65,24 @@ def grid(rows: int, columns: int, *, size: float = 1.8) -> tuple[Figure, list[li
 
 def mosaic(
     layout: Sequence[Sequence[str]], *, size: tuple[float, float], **keywords: Any
-) -> tuple[Figure, dict[str, Axes]]:
+) -> tuple["Figure", dict[str, "Axes"]]:
     """Return a figure of that size in inches, its panels named by their places in ``layout``."""
-    mpl.rcParams.update(cast(Any, STYLE))
+    plt = _begin()
     figure, axes = plt.subplot_mosaic([list(line) for line in layout], figsize=size, layout="constrained", **keywords)
     cast(Any, figure.get_layout_engine()).set(h_pad=0.08)
     return figure, axes
 
 
-def picture(axes: Axes, image: np.ndarray, title: str = "") -> None:
+def _begin() -> Any:
+    """Return pyplot with our style, and take the time: what follows until ``save`` is drawing."""
+    clock.COMMAND.turn("plot")
+    from matplotlib import pyplot as plt  # half a second, which only drawing needs
+
+    plt.rcParams.update(cast(Any, STYLE))
+    return plt
+
+
+def picture(axes: "Axes", image: np.ndarray, title: str = "") -> None:
     """Show an image (h, w, c) of any numbers, its smallest black and its largest white."""
     low, high = image.min(), image.max()
     shown = (image - low) / (high - low if high > low else 1)
@@ -83,15 +91,17 @@ def picture(axes: Axes, image: np.ndarray, title: str = "") -> None:
     bare(axes)
 
 
-def bare(axes: Axes) -> None:
+def bare(axes: "Axes") -> None:
     """Take ticks and frame away; unlike ``set_axis_off``, the layout leaves room for the title."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
 
 
-def plain_log_ticks(axes: Axes) -> None:
+def plain_log_ticks(axes: "Axes") -> None:
     """Label logarithmic axes by plain numbers: at 1, 2 and 5 of a decade, or more or fewer as they span one or many."""
+    from matplotlib import ticker
+
     for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         if axis.get_scale() != "log":
             continue
@@ -102,12 +112,30 @@ def plain_log_ticks(axes: Axes) -> None:
         axis.set_minor_formatter(ticker.NullFormatter())
 
 
+def whole_numbers() -> Any:
+    """Return a locator of ticks at whole numbers only."""
+    from matplotlib import ticker
+
+    return ticker.MaxNLocator(integer=True)
+
+
 def shades(count: int) -> np.ndarray:
     """Return colours for an ordered quantity, darker for more."""
-    return mpl.colormaps["viridis_r"](np.linspace(0.15, 1, count))
+    return _colours("viridis_r", 0.15, 1, count)
 
 
-def layer_axis(axes: Axes, names: Sequence[str], *, label: bool = True) -> None:
+def hues(count: int) -> np.ndarray:
+    """Return colours for networks in a row."""
+    return _colours("viridis", 0, 0.9, count)
+
+
+def _colours(name: str, low: float, high: float, count: int) -> np.ndarray:
+    import matplotlib as mpl
+
+    return mpl.colormaps[name](np.linspace(low, high, count))
+
+
+def layer_axis(axes: "Axes", names: Sequence[str], *, label: bool = True) -> None:
     """Label x by layer number, the input being 0, and shade the downsampling layers."""
     if label:
         axes.set_xlabel("layer (shaded: downsampling)")
@@ -118,14 +146,14 @@ def layer_axis(axes: Axes, names: Sequence[str], *, label: bool = True) -> None:
             axes.axvspan(index - 0.5, index + 0.5, color="0.93", zorder=0, linewidth=0)
 
 
-def line(axes: Axes, rows: Sequence[tables.Row], value: str, downsampling: str) -> None:
+def line(axes: "Axes", rows: Sequence[tables.Row], value: str, downsampling: str) -> None:
     """Draw the mean over seeds of a layer-by-layer quantity, with a band of ± 2 standard deviations over seeds."""
     colour, marker, label = LINES[downsampling]
     band(axes, *tables.per_seed(rows, value), color=colour, marker=marker, label=label)
 
 
 def band(
-    axes: Axes,
+    axes: "Axes",
     x: np.ndarray,
     values: np.ndarray,
     *,
@@ -146,7 +174,7 @@ def band(
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def variation(axes: Axes, rows: Sequence[tables.Row]) -> None:
+def variation(axes: "Axes", rows: Sequence[tables.Row]) -> None:
     """Draw total variation after training by number of the convolution, the mean initial value dotted."""
     for name in tables.unique(rows, "downsampling"):
         line(axes, tables.select(rows, downsampling=name, state="trained"), "total_variation", name)
@@ -157,8 +185,10 @@ def variation(axes: Axes, rows: Sequence[tables.Row]) -> None:
     axes.set_ylabel("normalised total variation")
 
 
-def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib.Path:
+def save(figure: "Figure", folder: pathlib.Path, stem: str, stamp: str) -> pathlib.Path:
     """Write ``stem`` in each of ``FORMATS`` with the stamp below, and return the first one's path."""
+    from matplotlib import pyplot
+
     lines = textwrap.wrap(stamp, width=int(19 * figure.get_figwidth()))
     figure.supxlabel("\n".join(lines), fontsize=6.5, color="0.35")
     for suffix in FORMATS:
@@ -166,5 +196,6 @@ def save(figure: Figure, folder: pathlib.Path, stem: str, stamp: str) -> pathlib
         with tables.atomic(folder / f"{stem}.{suffix}", "wb") as file:
             figure.savefig(file, format=suffix, metadata=metadata)
         figure.set_layout_engine("none")  # laid out once, for all formats alike
-    plt.close(figure)
+    pyplot.close(figure)
+    clock.COMMAND.turn("other")
     return folder / f"{stem}.{FORMATS[0]}"

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.common import cli, tables
+from experiments.common import cli, clock, tables
 
 Tables = dict[str, list[dict[str, Any]]]
 """Name → rows; ``table`` is the one a figure is drawn from, and the claims are tested on."""
@@ -15,7 +15,9 @@ def measured(command: cli.Command, measure: Callable[[], Tables], *names: str) -
     if not command.options.plot_only:
         tables.check_writable("results", command.results)
         began = time.perf_counter()
-        for name, rows in measure().items():
+        with clock.COMMAND.part("probe"):
+            found = measure()
+        for name, rows in found.items():
             tables.write(command.results / f"{name}.csv", rows)
         cli.write_provenance(command, wall_seconds=round(time.perf_counter() - began, 1))
     return [tables.read(command.results / f"{name}.csv") for name in names]

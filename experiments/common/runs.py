@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from deform_jax import models, training
 from deform_jax.training import locks, mesh, processes
-from experiments.common import cli, tables
+from experiments.common import cli, clock, tables
 from experiments.common import settings as common
 from experiments.common.tasks import Task, Training
 
@@ -57,6 +57,7 @@ def initial(model: Any, seed: int, shape: Sequence[int]) -> Any:
     return training.create_state(model, recipe, jax.random.key(seed), tuple(shape), 1).variables
 
 
+@clock.COMMAND.part("train")
 def train_or_load(
     settings: Training,
     task: Task,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from experiments.common import tables
 
@@ -99,8 +98,10 @@ def _widening(counts: list[int]) -> float:
     smallest = min(counts)
     if smallest < 2:
         return math.nan
+    from scipy import special  # only the commands that come so far wait for it
+
     freedom = sum(count - 1 for count in counts)
-    return math.sqrt(smallest / (smallest - 1)) * float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
+    return math.sqrt(smallest / (smallest - 1)) * float(special.stdtrit(freedom, 0.975) / special.ndtri(0.975))
 
 
 def grouped(rows: Sequence[tables.Row], value: str, by: Sequence[str]) -> dict[tuple[Any, ...], np.ndarray]:

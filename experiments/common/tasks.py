@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from deform_jax import data, training
-from experiments.common import cli
+from experiments.common import cli, clock
 
 STREAM = "stream:"
 PAIRS = "scale_detection"
@@ -154,6 +154,7 @@ def choice(available: int, count: int, seed: int | None) -> np.ndarray:
     return np.asarray(jax.random.permutation(jax.random.split(jax.random.key(seed))[0], available)[:count])
 
 
+@clock.COMMAND.part("data")
 def load_task(settings: Training, options: cli.Options) -> Task:
     """Return the image set (cut to ``train_images``), changed as the task says, and how training and probes take it."""
     _check(settings)

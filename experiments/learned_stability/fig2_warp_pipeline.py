@@ -1,15 +1,17 @@
 """LS Fig. 2: the four steps from random control-point shifts to a deformed image."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
 
 from deform_jax import warps
 from experiments.common import cli, photographs, plots, tables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Settings:
 SCALES = {"smoke": Settings(size=64, max_shift=6.0, arrows=9), "demo": Settings(), "paper": Settings()}
 
 
-def arrows(axes: Axes, tips: np.ndarray, field: np.ndarray, **style: Any) -> None:
+def arrows(axes: "Axes", tips: np.ndarray, field: np.ndarray, **style: Any) -> None:
     """Draw arrows whose tip is an output pixel and whose tail is where its value comes from: p + field[p]."""
     tips, field = tips.reshape(-1, 2), field.reshape(-1, 2)
     tails = tips + field

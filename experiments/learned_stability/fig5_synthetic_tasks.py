@@ -3,15 +3,17 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 from deform_jax import data
 from experiments.common import cli, plots, results, runs, statistics, tables, tasks
 from experiments.learned_stability import measures, recipes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ def plot_templates(command: cli.Command[Settings]) -> None:
     _save_templates(command, figure)
 
 
-def _save_templates(command: cli.Command[Settings], figure: Figure) -> None:
+def _save_templates(command: cli.Command[Settings], figure: "Figure") -> None:
     t = command.settings.networks.training
     stamp = f"scale {command.options.scale} · templates from {t.dataset} · left: one strength, right: growing strength"
     print("figure:", plots.save(figure, command.results, "fig5_templates", stamp))

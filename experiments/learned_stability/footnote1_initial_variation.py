@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import integrate, special, stats
 from tqdm.auto import tqdm
 
 from deform_jax import models, probes
@@ -72,6 +71,8 @@ def closed_forms() -> dict[str, float]:
 
     ``truncated`` is for normals truncated at ± 2 standard deviations, by quadrature; ``normal`` is 4√2/3.
     """
+    from scipy import integrate, special, stats  # slow to import
+
     absolute = 2 * integrate.quad(lambda x: x * stats.truncnorm.pdf(x, -2, 2), 0, 2)[0]
     # E|x − y| = 2 ∫ F(1 − F), for any distribution function F.
     low, high = special.ndtr(-2), special.ndtr(2)

@@ -3,14 +3,16 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from deform_jax import models, training
 from experiments.common import cli, plots, results, runs, statistics, tables
 from experiments.learned_stability import measures, recipes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], variations:
     print("figure:", plots.save(figure, command.results, "trajectories", stamp))
 
 
-def _curves(axes: Axes, steps: Sequence[float], values: np.ndarray, limits: tuple[float, float]) -> None:
+def _curves(axes: "Axes", steps: Sequence[float], values: np.ndarray, limits: tuple[float, float]) -> None:
     for layer, shade in enumerate(plots.shades(values.shape[1])):
         axes.plot(steps, values[:, layer], color=shade, linewidth=0.9)
     axes.set_xscale("symlog", linthresh=1, base=2)
@@ -127,7 +129,7 @@ def _curves(axes: Axes, steps: Sequence[float], values: np.ndarray, limits: tupl
 
 
 def _map(
-    axes: Axes, steps: Sequence[float], values: np.ndarray, layers: Sequence[str], limits: tuple[float, float]
+    axes: "Axes", steps: Sequence[float], values: np.ndarray, layers: Sequence[str], limits: tuple[float, float]
 ) -> Any:
     image = axes.imshow(values.T, origin="lower", aspect="auto", cmap="cividis", vmin=limits[0], vmax=limits[1])
     where = range(0, len(steps), 3)

@@ -5,8 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib import ticker
-
 from deform_jax import training
 from experiments.common import cli, plots, results, tables
 from experiments.spatial_information import combinatorial_measures, combinatorial_statistics, errors, measures, recipes
@@ -157,7 +155,7 @@ def plot_layers(command: cli.Command[Settings], layers: Sequence[tables.Row]) ->
         line[0].set_ylabel("relative sensitivity, $R$")
     for panel in axes[-1]:
         panel.set_xlabel("layer, from the input (0) to the output")
-        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        panel.xaxis.set_major_locator(plots.whole_numbers())
     axes[0][0].plot([], [], color="0.4", linestyle=":", label="at initialisation")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(counts) + 1)
     print("figure:", plots.save(figure, command.results, "combinatorial_features_layers", _stamp(command)))

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 from experiments.common import cli, plots, results, runs, statistics, tables, tasks
@@ -121,7 +120,7 @@ def show(rows: Sequence[tables.Row], summary: Sequence[tables.Row], column: str 
 
 def panel(axes: Any, rows: Sequence[tables.Row], architectures: Sequence[str], value: str = "R") -> None:
     """Draw a measure against relative depth k/K: whole networks in full lines, shuffled ones dashed."""
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(architectures)))
+    colours = plots.hues(len(architectures))
     for colour, name in zip(colours, architectures, strict=True):
         own = [row for row in rows if row["architecture"] == name and math.isfinite(row["depth"])]
         own = [row for row in own if row["state"] == "trained"]

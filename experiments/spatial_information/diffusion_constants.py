@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from deform_jax import probes
 from experiments.common import cli, plots, results, tables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = {"correct": ("max", "-"), "printed": ("subsample", "--")}
 """Constants → colour and line."""
@@ -96,7 +97,7 @@ def show(rows: Sequence[tables.Row]) -> str:
     return f"Diffusion of a pixel in homogeneous layers of stride 1\n{tables.render(header, lines)}"
 
 
-def profile(axes: Axes, rows: Sequence[tables.Row]) -> None:
+def profile(axes: "Axes", rows: Sequence[tables.Row]) -> None:
     """Draw one filter size's profile at one layer: exact as points, both Gaussians as lines."""
     size, layer = int(rows[0]["filter_size"]), int(rows[0]["layer"])
     width = probes.receptive_field_size(size, layers=layer)[-1]
@@ -113,7 +114,7 @@ def profile(axes: Axes, rows: Sequence[tables.Row]) -> None:
     axes.set_title(f"$F$ = {size}")
 
 
-def constants(axes: Axes, rows: Sequence[tables.Row]) -> None:
+def constants(axes: "Axes", rows: Sequence[tables.Row]) -> None:
     """Draw D against F."""
     last = [tables.select(rows, filter_size=size)[-1] for size in tables.unique(rows, "filter_size")]
     sizes = np.asarray([row["filter_size"] for row in last])
@@ -126,7 +127,7 @@ def constants(axes: Axes, rows: Sequence[tables.Row]) -> None:
     axes.set_ylabel("diffusion constant $D$, pixels²")
 
 
-def errors(axes: Axes, rows: Sequence[tables.Row]) -> None:
+def errors(axes: "Axes", rows: Sequence[tables.Row]) -> None:
     """Draw the errors against k, with a shade for each filter size."""
     sizes = tables.unique(rows, "filter_size")
     for colour, size in zip(plots.shades(len(sizes)), sizes, strict=True):
@@ -164,6 +165,8 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], profiles: S
     errors(axes["errors"], rows)
     axes["errors"].set_title("(c) error of the Gaussian")
     labels = {"correct": "correct: $D$ = ($F^2$ − 1)/24", "printed": "as printed (SI Eqs 11, 12)"}
+    from matplotlib.lines import Line2D
+
     handles = [Line2D([], [], linestyle="none", marker="o", color="black", markersize=3.5, label="exact")]
     for kind, (colour, line) in KINDS.items():
         look: dict[str, Any] = {"color": plots.LINES[colour][0], "linestyle": line}

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from deform_jax import probes
 from experiments.common import cli, plots, results, tables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RED = "#D00000"
 
@@ -92,7 +95,7 @@ def show(rows: Sequence[tables.Row]) -> str:
     return f"Effective receptive fields of homogeneous layers\n{tables.render(header, lines)}"
 
 
-def strips(axes: Axes, rows: Sequence[tables.Row], title: str) -> None:
+def strips(axes: "Axes", rows: Sequence[tables.Row], title: str) -> None:
     """Draw every layer's representation as a row of sites, each as wide as the pixels it stands for, input on top."""
     length, stride = int(rows[0]["length"]), int(rows[0]["stride"])
     layers = tables.unique(rows, "layer")
@@ -120,7 +123,7 @@ def strips(axes: Axes, rows: Sequence[tables.Row], title: str) -> None:
     axes.set_title(title)
 
 
-def mark(axes: Axes, left: float, right: float, height: float, label: str, *, beside: bool = False) -> None:
+def mark(axes: "Axes", left: float, right: float, height: float, label: str, *, beside: bool = False) -> None:
     """Draw a length in red with its name below, or on its right."""
     style = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "color": RED, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.4}
     axes.annotate("", (right, height), (left, height), arrowprops=style, annotation_clip=False)
@@ -131,7 +134,7 @@ def mark(axes: Axes, left: float, right: float, height: float, label: str, *, be
         axes.annotate(label, below, (0, -4), textcoords="offset points", ha="center", va="top", color=RED, fontsize=8)
 
 
-def profiles(axes: Axes, rows: Sequence[tables.Row], pixels: Sequence[int], field: float) -> None:
+def profiles(axes: "Axes", rows: Sequence[tables.Row], pixels: Sequence[int], field: float) -> None:
     """Draw the representations of stride 1 as curves, the Gaussians that the last one approaches, and A_k."""
     layers = tables.unique(rows, "layer")[1:]
     size, length = int(rows[0]["filter_size"]), int(rows[0]["length"])

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from deform_jax import data, models, probes, warps
 from deform_jax.typing import PyTree, Represent
-from experiments.common import tasks
+from experiments.common import clock, tasks
 
 CONVENTIONS: Mapping[str, Any] = {
     "": {"normaliser": "mean", "numerator": "mean"},
@@ -159,6 +159,7 @@ def rows(
     return sensitivity_rows(probes.relative_sensitivity(represent, *sample, chunk=chunk), head)
 
 
+@clock.COMMAND.part("probe")
 def sensitivity_rows(found: probes.RelativeSensitivity, head: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per tap: ``head``, layer_index, layer, kind, depth k/K, and D, G and R."""
     values = jax.device_get(found._asdict())
@@ -179,6 +180,7 @@ def sensitivity_rows(found: probes.RelativeSensitivity, head: Mapping[str, Any])
 COLUMNS = {"D": "deformation", "G": "noise", "R": "ratio"}
 
 
+@clock.COMMAND.part("probe")
 def at_output(represent: Represent, sample: Perturbed, *, chunk: int | None = None) -> dict[str, float]:
     """Return D_f, G_f and R_f of the output by the means, and by the medians as ``D_median``, …."""
     found = {}
@@ -211,6 +213,7 @@ def shuffles(variables: PyTree, seed: int, count: int) -> list[PyTree]:
     return [{**variables, "params": _shuffled(key, variables["params"])} for key in keys]
 
 
+@clock.COMMAND.part("probe")
 def mode_rows(params: PyTree, head: Mapping[str, Any], *, size: int = 3) -> list[dict[str, Any]]:
     """Return one row per kernel of that size and Laplacian mode: its power γ (SI Eq. 3), and the kernel's aggregate."""
     power = probes.filter_statistics(params, probes.laplacian_power, size=size)

@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.common import cli, plots, results, tables
 from experiments.spatial_information import measures, recipes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ def row_of_panels(axes: Sequence[Any], rows: Sequence[tables.Row], *, columns: i
         panel.tick_params(labelbottom=True)
 
 
-def draw(rows: Sequence[tables.Row]) -> Figure:
+def draw(rows: Sequence[tables.Row]) -> "Figure":
     """Return a figure with every layer's panel, four to a line."""
     layers = int(max(row["layer_index"] for row in rows))
     columns = min(4, layers)
@@ -107,7 +108,7 @@ def plot_frequencies(command: cli.Command[Settings], rows: Sequence[tables.Row],
     groups = [group for group in groups if group]
     figure, axes = plots.panels(len(groups), sharey=True)
     for panel, group in zip(axes, groups, strict=True):
-        for colour, name in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(group))), group, strict=True):
+        for colour, name in zip(plots.hues(len(group)), group, strict=True):
             frequency_line(panel, tables.select(rows, architecture=name), colour)
         frequency_axes(panel)
     for panel in axes[1:]:

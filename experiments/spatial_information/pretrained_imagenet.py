@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import matplotlib as mpl
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -186,7 +185,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row], powers: Seq
 def frequency(panel: Any, powers: Sequence[tables.Row]) -> None:
     """Draw the aggregate frequency of the 3 × 3 kernels against relative depth, initialisation dotted (SI Fig. 12)."""
     names = tables.unique(powers, "architecture")
-    for colour, name in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(names))), names, strict=True):
+    for colour, name in zip(plots.hues(len(names)), names, strict=True):
         modes.frequency_line(panel, [row for row in powers if row["architecture"] == name], colour)
     modes.frequency_axes(panel)
 

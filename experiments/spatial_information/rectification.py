@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from experiments.common import cli, plots, results, runs, statistics, tables
 from experiments.spatial_information import simple, simple_measures
 from experiments.spatial_information.fig7_simple_cnns import slope
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NOISES = {True: "rectified", False: "plain"}
 LOOKS: Mapping[tuple[str, str], dict[str, Any]] = {
@@ -106,7 +108,7 @@ def slopes(values: statistics.Values) -> dict[str, float]:
     }
 
 
-def panel(axes: Axes, rows: Sequence[tables.Row], state: str) -> None:
+def panel(axes: "Axes", rows: Sequence[tables.Row], state: str) -> None:
     """Draw G of one task's networks in one state, against A_k of the trained networks with ReLU.
 
     Trained networks as means and bands; mean channels one by one, as ReLU leaves hardly anything of some.
@@ -120,7 +122,7 @@ def panel(axes: Axes, rows: Sequence[tables.Row], state: str) -> None:
             axes.plot(widths.mean(axis=0), values.T, **look | {"label": None, "alpha": 0.8, "markersize": 2.5})
 
 
-def limit(axes: Axes, rows: Sequence[tables.Row], theory: Sequence[tables.Row]) -> None:
+def limit(axes: "Axes", rows: Sequence[tables.Row], theory: Sequence[tables.Row]) -> None:
     """Show what theory and trained networks span, and say how far beyond it mean channels go."""
     inside = [row["G"] for row in (*tables.select(rows, state="trained"), *theory) if row["G"] > 0]
     axes.set_ylim(min(inside) / 2, max(inside) * 1.5)
@@ -132,7 +134,7 @@ def limit(axes: Axes, rows: Sequence[tables.Row], theory: Sequence[tables.Row]) 
         axes.annotate(text, (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=7)
 
 
-def homogeneous(axes: Axes, theory: Sequence[tables.Row]) -> None:
+def homogeneous(axes: "Axes", theory: Sequence[tables.Row]) -> None:
     """Draw G of the exact homogeneous network, and SI's laws through its first layer: A_k, and a constant."""
     for noise, units in (("rectified", "relu"), ("plain", "linear")):
         own = tables.select(theory, noise=noise)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy import stats
 
 from experiments.common import statistics
 from experiments.common.statistics import Values
@@ -181,6 +180,8 @@ def rank_correlation(values: Values) -> float:
     Keys are (architecture, images); errors are geometric means over seeds. nan for fewer than three architectures, or
     where all errors are the same.
     """
+    from scipy import stats  # takes longer to import than all else
+
     names = of.architectures(values)
     x, y = (np.asarray([_log(values[name, images]).mean() for name in names]) for images in ("real", "scale_detection"))
     different = {statistics.name_of(name) for name in names}

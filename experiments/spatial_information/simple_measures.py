@@ -12,7 +12,7 @@ import numpy as np
 
 from deform_jax import data, models, probes
 from deform_jax.typing import PyTree, Represent
-from experiments.common import cli, results, runs, tables
+from experiments.common import cli, clock, results, runs, tables
 from experiments.common.tasks import Task, Training
 from experiments.spatial_information import measures
 from experiments.spatial_information.simple import CASES, Probe, Settings, train
@@ -100,6 +100,7 @@ def sensitivities(represent: Represent, found: Sample) -> dict[str, dict[str, fl
     return {layer: {**part, "R": part["D"] / part["G"] if part["G"] else math.nan} for layer, part in totals.items()}
 
 
+@clock.COMMAND.part("probe")
 def rows(
     model: Any, trained: runs.Trained, found: Sample, probe: Probe, task: str, states: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import matplotlib as mpl
 import numpy as np
 
 from deform_jax import warps
@@ -76,7 +75,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
     names, cutoffs = tables.unique(rows, "architecture"), tables.unique(rows, "cutoff")
     figure, axes = plots.panels(3, width=3.0, sharex=True)
     for panel, (column, label) in zip(axes, errors.MEASURES.items(), strict=True):
-        for colour, name in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(names))), names, strict=True):
+        for colour, name in zip(plots.hues(len(names)), names, strict=True):
             for style, cutoff in zip(("-", "--", ":", "-."), cutoffs, strict=False):
                 own = tables.select(rows, architecture=name, cutoff=cutoff)
                 x, values = tables.per_seed(own, f"{column}_median", x="displacement")
@@ -85,7 +84,7 @@ def plot(command: cli.Command[Settings], rows: Sequence[tables.Row]) -> None:
         panel.set_yscale("log")
         panel.set_xlabel("typical displacement δ, pixels")
         panel.set_ylabel(f"sensitivity to {label}" if column != "R" else label)
-    for colour, name in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(names))), names, strict=True):
+    for colour, name in zip(plots.hues(len(names)), names, strict=True):
         axes[0].plot([], [], color=colour, label=recipes.LABELS[name])
     for style, cutoff in zip(("-", "--", ":", "-."), cutoffs, strict=False):
         axes[0].plot([], [], color="0.3", linestyle=style, label=f"cutoff {cutoff:g}")
