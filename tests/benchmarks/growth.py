@@ -75,11 +75,11 @@ def point(maker, sizes, repeats):
     """Seconds of every counted run after two, and the peak memory in GiB before the job was made and after."""
     from experiments import machine
 
-    machine.prepare()
     devices = sizes.get("devices", 1)
     if devices > 1:
-        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-        os.environ.setdefault("PJRT_NPROC", str(4 * devices))
+        os.environ["XLA_FLAGS"] = f"{machine.DEVICES}={devices}"
+        os.environ["PJRT_NPROC"] = str(8 * devices)
+    machine.prepare(simulate=False)
     import ours
     import worker
 

@@ -32,6 +32,8 @@ class Contender:
     reuse: bool = True
     """Whether the allocator keeps freed memory (``experiments.machine``), which favours all contenders alike."""
     is_ours: bool = False
+    simulate: bool = False
+    """Whether there is a simulated device for every core, as in the experiments."""
 
     def make(self, sizes: Mapping[str, Any], choice: Mapping[str, Any]) -> Job:
         module, function = self.maker.split(":")

@@ -54,7 +54,7 @@ def surroundings(contender, threads):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     from experiments import machine
 
-    machine.prepare(reuse=contender.reuse)
+    machine.prepare(simulate=contender.simulate, reuse=contender.reuse)
     if "torch" in contender.maker:
         import torch
 

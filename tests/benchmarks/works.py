@@ -4,6 +4,7 @@ from jobs import Contender, Target, Work
 
 OURS = "deform_jax"
 PLAIN = "deform_jax, allocator as the system has it"
+CHUNKED = "deform_jax, chunk=8"
 CIFAR10 = ((2, 32), (2, 64), (2, 128), (2, 256))
 VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 SMALL = ((1, 4), (1, 8))
@@ -18,6 +19,7 @@ def chunks(*sizes, **others):
 
 
 LAYOUTS = ({"channels_last": True}, {"channels_last": False})
+SHARED = {"choices": ({"devices": 1}, {"devices": 2}), "simulate": True}
 TORCH_BASIS = "torch basis + grid_sample"
 
 
@@ -108,7 +110,7 @@ WORKS = (
         sizes={"count": 128, "size": 32, "blocks": CIFAR10, "downsampling": "max"},
         smoke={"count": 8, "size": 8, "blocks": SMALL, "downsampling": "max"},
         tolerance=2e-2,
-        contenders=(ours("train_step"), Contender("torch", "peers_torch:train_step", LAYOUTS)),
+        contenders=(ours("train_step", **SHARED), Contender("torch", "peers_torch:train_step", LAYOUTS)),
         targets=(Target(OURS, "torch", 1),),
     ),
     Work(
@@ -118,7 +120,7 @@ WORKS = (
         sizes={"count": 128, "size": 32, "blocks": CIFAR10, "downsampling": "strided"},
         smoke={"count": 8, "size": 8, "blocks": SMALL, "downsampling": "strided"},
         tolerance=2e-2,
-        contenders=(ours("train_step"), Contender("torch", "peers_torch:train_step", LAYOUTS)),
+        contenders=(ours("train_step", **SHARED), Contender("torch", "peers_torch:train_step", LAYOUTS)),
         targets=(Target(OURS, "torch", 1),),
     ),
     convolutions("forward"),
@@ -157,13 +159,13 @@ WORKS = (
         tolerance=5e-3,
         contenders=(
             ours("sensitivity"),
-            ours("sensitivity", "deform_jax, chunk=8", choices=({"chunk": 8},)),
+            ours("sensitivity", CHUNKED, choices=({"chunk": 8},)),
             Contender("torch hooks", "peers_torch:sensitivity_hooks", ({"channels_last": True},)),
             Contender("torch layer by layer", "peers_torch:sensitivity_layers", ({"channels_last": True},)),
         ),
         targets=(
             Target(OURS, "torch hooks", 1 / 0.6),
-            Target("deform_jax, chunk=8", "torch layer by layer", 1, of="memory"),
+            Target(CHUNKED, "torch layer by layer", 1, of="memory"),
         ),
     ),
     Work(
@@ -173,8 +175,8 @@ WORKS = (
         sizes={"count": 128, "size": 224, "blocks": VGG16},
         smoke={"count": 4, "size": 8, "blocks": SMALL},
         tolerance=5e-3,
-        contenders=(ours("sensitivity", "deform_jax, chunk=8", choices=({"chunk": 8},)),),
-        targets=(Target("deform_jax, chunk=8", "", 8, of="GiB"),),
+        contenders=(ours("sensitivity", CHUNKED, choices=({"chunk": 8},)),),
+        targets=(Target(CHUNKED, "", 8, of="GiB"),),
         repeats=1,
     ),
 )

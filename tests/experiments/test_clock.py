@@ -112,9 +112,14 @@ def test_what_is_no_compilation_or_in_another_thread_does_not_count(time, spent)
 
 def test_a_failed_part_is_left(time, spent):
     spent.turn("other")
-    with pytest.raises(KeyError), spent.part("train"):
-        time.passes(2)
-        raise KeyError
+
+    def fail():
+        with spent.part("train"):
+            time.passes(2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     time.passes(3)
     assert split(spent) == {"train": 2, "other": 3}
 
@@ -177,7 +182,7 @@ def test_a_figure_records_where_its_time_went(smoke):
     # Compiled while drawing, and written as tables, is little; rounding is less.
     assert measuring == pytest.approx(record["wall_seconds"], rel=0.1, abs=2)
     assert sum(parts.values()) == pytest.approx(record["wall_seconds"] + parts["plot"] + parts["other"], rel=0.2, abs=2)
-    assert parts["train"] > 0 and parts["probe"] > 0 and parts["plot"] > 0
+    assert min(parts[name] for name in ("train", "probe", "plot")) > 0
     assert 0 < record["seconds_to_first_probe"] < sum(parts.values()) - parts["plot"]
 
 
