@@ -178,3 +178,35 @@ def test_without_an_accelerator_its_benchmark_says_so(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         accelerator.main()
     assert "no accelerator" in capsys.readouterr().err
+
+
+def test_the_readme_has_the_table_of_the_committed_results():
+    import report
+
+    text = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert text.split(report.BEGIN)[1].split(report.END)[0].strip() == report.section(HERE / "results")
+
+
+def test_the_readmes_table_has_ratios_of_both_runs(tmp_path):
+    import records
+    import report
+
+    for folder, rate in zip(report.FOLDERS, (2000.0, 3000.0), strict=True):
+        rows = [
+            {"work": "tps_32", "contender": name, "rate": r, "unit": "images/s", "peak_gib": 0.5}
+            for name, r in (("deform_jax", 6000.0), ("kornia", rate))
+        ]
+        records.write_csv(tmp_path / folder / "table.csv", rows)
+        target = {
+            "work": "tps_32",
+            "contender": "deform_jax",
+            "asked": "≥ 2 × it",
+            "found": 6000 / rate,
+            "met": rate < 3000,
+        }
+        records.write_csv(tmp_path / folder / "targets.csv", [target])
+        facts = {"hardware": {"cores": 2, "processor": "p"}, "arguments": {"threads": 2}, "versions": {"jax": "1"}}
+        (tmp_path / folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
+    text = report.section(tmp_path)
+    assert "|  | kornia | 2,000 images/s | 3 | 2 | 0.50 |" in text
+    assert "| ≥ 2 × it | 3.00, met | 2.00, not met |" in text
