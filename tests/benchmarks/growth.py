@@ -73,15 +73,15 @@ LINES = (
 
 def point(maker, sizes, repeats):
     """Seconds of every counted run after two, and the peak memory in GiB before the job was made and after."""
-    from experiments import machine
+    import worker
 
+    machine = worker.machine()
     devices = sizes.get("devices", 1)
     if devices > 1:
         os.environ["XLA_FLAGS"] = f"{machine.DEVICES}={devices}"
         os.environ["PJRT_NPROC"] = str(8 * devices)
     machine.prepare(simulate=False)
     import ours
-    import worker
 
     before = worker.peak_gib()
     job = getattr(ours, maker)(**sizes)

@@ -210,3 +210,17 @@ def test_the_readmes_table_has_ratios_of_both_runs(tmp_path):
     text = report.section(tmp_path)
     assert "|  | kornia | 2,000 images/s | 3 | 2 | 0.50 |" in text
     assert "| ≥ 2 × it | 3.00, met | 2.00, not met |" in text
+
+
+def test_surroundings_are_those_asked_for():
+    asked = "import sys, os; sys.path.insert(0, sys.argv[1]); import worker; from jobs import Contender; "
+    told = "; import jax; print(jax.device_count(), 'PJRT_NPROC' in os.environ, 'experiments' in sys.modules)"
+    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    for simulate in (False, True):
+        made = f"worker.surroundings(Contender('', '', simulate={simulate}), 2)"
+        command = [sys.executable, "-c", asked + made + told, str(HERE)]
+        done = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=120, check=True)
+        devices, processes, package = done.stdout.split()
+        assert (int(devices) > 1) == simulate or len(os.sched_getaffinity(0)) == 1
+        assert processes == str(simulate)
+        assert package == "False"

@@ -1,6 +1,7 @@
 """One contender in a process of its own: reads one word a line, answers with one line of JSON."""
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -52,13 +53,22 @@ def surroundings(contender, threads):
     """The cores and threads that all contenders get, and the allocator as the contender is to have it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    from experiments import machine
-
-    machine.prepare(simulate=contender.simulate, reuse=contender.reuse)
+    machine().prepare(simulate=contender.simulate, reuse=contender.reuse)
     if "torch" in contender.maker:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def machine():
+    """``experiments.machine`` by itself: the package would prepare at once, in its own way."""
+    path = HERE.parents[1] / "experiments" / "machine.py"
+    spec = importlib.util.spec_from_file_location("machine", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def fastest(contender, sizes):
