@@ -23,6 +23,33 @@ SHARED = {"choices": ({"devices": 1}, {"devices": 2}), "simulate": True}
 TORCH_BASIS = "torch basis + grid_sample"
 
 
+def max_entropy(*, count, size, displacement, times):
+    peer = "torch, image by image"
+    return Work(
+        name=f"max_entropy_{size}",
+        title=f"maximum entropy, {count} × {size}×{size}×3",
+        unit="images/s",
+        sizes={"count": count, "size": size, "displacement": displacement, "cutoff": 3},
+        smoke={"count": 8, "size": 16, "displacement": 1.0, "cutoff": 3},
+        tolerance=2e-4,
+        contenders=(ours("max_entropy"), Contender(peer, "peers_torch:max_entropy_loop")),
+        targets=(Target(OURS, peer, times),),
+    )
+
+
+def train_step(downsampling, title):
+    return Work(
+        name=f"train_{downsampling}",
+        title=f"training step, CIFAR10 network, batch 128, {title}",
+        unit="images/s",
+        sizes={"count": 128, "size": 32, "blocks": CIFAR10, "downsampling": downsampling},
+        smoke={"count": 8, "size": 8, "blocks": SMALL, "downsampling": downsampling},
+        tolerance=2e-2,
+        contenders=(ours("train_step", **SHARED), Contender("torch", "peers_torch:train_step", LAYOUTS)),
+        targets=(Target(OURS, "torch", 1),),
+    )
+
+
 def convolutions(what):
     """Of what the training step's time is made."""
     return Work(
@@ -83,46 +110,10 @@ WORKS = (
         ),
         targets=(Target(OURS, "kornia", 20), Target(OURS, TORCH_BASIS, 1)),
     ),
-    Work(
-        name="max_entropy_32",
-        title="maximum entropy, 1024 × 32×32×3",
-        unit="images/s",
-        sizes={"count": 1024, "size": 32, "displacement": 1.0, "cutoff": 3},
-        smoke={"count": 8, "size": 16, "displacement": 1.0, "cutoff": 3},
-        tolerance=2e-4,
-        contenders=(ours("max_entropy"), Contender("torch, image by image", "peers_torch:max_entropy_loop")),
-        targets=(Target(OURS, "torch, image by image", 50),),
-    ),
-    Work(
-        name="max_entropy_224",
-        title="maximum entropy, 128 × 224×224×3",
-        unit="images/s",
-        sizes={"count": 128, "size": 224, "displacement": 3.0, "cutoff": 3},
-        smoke={"count": 4, "size": 24, "displacement": 1.0, "cutoff": 3},
-        tolerance=2e-4,
-        contenders=(ours("max_entropy"), Contender("torch, image by image", "peers_torch:max_entropy_loop")),
-        targets=(Target(OURS, "torch, image by image", 10),),
-    ),
-    Work(
-        name="train_max",
-        title="training step, CIFAR10 network, batch 128, max-pool",
-        unit="images/s",
-        sizes={"count": 128, "size": 32, "blocks": CIFAR10, "downsampling": "max"},
-        smoke={"count": 8, "size": 8, "blocks": SMALL, "downsampling": "max"},
-        tolerance=2e-2,
-        contenders=(ours("train_step", **SHARED), Contender("torch", "peers_torch:train_step", LAYOUTS)),
-        targets=(Target(OURS, "torch", 1),),
-    ),
-    Work(
-        name="train_strided",
-        title="training step, CIFAR10 network, batch 128, strided",
-        unit="images/s",
-        sizes={"count": 128, "size": 32, "blocks": CIFAR10, "downsampling": "strided"},
-        smoke={"count": 8, "size": 8, "blocks": SMALL, "downsampling": "strided"},
-        tolerance=2e-2,
-        contenders=(ours("train_step", **SHARED), Contender("torch", "peers_torch:train_step", LAYOUTS)),
-        targets=(Target(OURS, "torch", 1),),
-    ),
+    max_entropy(count=1024, size=32, displacement=1.0, times=50),
+    max_entropy(count=128, size=224, displacement=3.0, times=10),
+    train_step("max", "max-pool"),
+    train_step("strided", "strided"),
     convolutions("forward"),
     convolutions("input gradient"),
     convolutions("weight gradient"),
