@@ -92,8 +92,25 @@ def test_distribution_is_typed_licensed_and_versioned():
     assert f"version: {metadata['Version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+def blocks(language, section=None):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    if section is not None:
+        text = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def executed(section):
+    """All snippets of a section in one namespace, as a reader would type them, but for fewer images and small networks.
+
+    The namespace, and how many snippets there are.
+    """
+    namespace, found = {}, blocks("python", section)
+    smaller = {"[:128]": "[:32]", "block_vgg_cifar10": "block_vgg_tiny", "block4_down": "block2_down"}
+    for block in found:
+        for given, instead in smaller.items():
+            block = block.replace(given, instead)
+        exec(block, namespace)
+    return namespace, len(found)
 
 
 @pytest.mark.parametrize("name", ["faults/results/faults", "bad_input/results/counts", "versions/results/versions"])
@@ -143,13 +160,7 @@ def test_readme_s_first_two_bash_blocks_run_the_main_job_and_the_tests():
 
 
 def test_readme_s_python_runs(capsys):
-    """All snippets in one namespace, as a reader would type them, but for fewer images and a smaller network."""
-    namespace = {}
-    smaller = {"[:128]": "[:32]", "block_vgg_cifar10": "block_vgg_tiny", "block4_down": "block2_down"}
-    for block in blocks("python"):
-        for given, instead in smaller.items():
-            block = block.replace(given, instead)
-        exec(block, namespace)
+    namespace, _ = executed("Use the parts")
     assert namespace["deformed"].shape == (32, 32, 32, 1)
     assert len(capsys.readouterr().out.splitlines()) == len(namespace["sensitivity"]) == 5
     assert len(namespace["smoothness"]) == 2
@@ -161,6 +172,36 @@ def test_readme_s_python_runs(capsys):
     assert list(namespace["moved"]) == ["input", "layers_0", "layers_2", "output"]
     assert round(namespace["theory"].noise[-1], 4) == 2.9570
     assert list(namespace["widths"]) == ["input", *(f"conv{k:02d}" for k in range(1, 13))]
+
+
+def test_readme_answers_how(tmp_path, monkeypatch, capsys):
+    """With a folder of photographs, one of them damaged, and one of two classes, where the reader would have them."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 24, 30, 3), np.uint8)
+    for place, image in {"photos/a.png": pixels[0, 0], "photos/b.jpg": pixels[0, 0, :20]}.items():
+        deform_jax.data.write_photograph(place, image)
+    pathlib.Path("photos/cut.jpg").write_bytes(b"none")
+    for (label, index), image in ((at, pixels[at]) for at in np.ndindex(2, 40)):
+        deform_jax.data.write_photograph(f"my_images/{'ab'[label]}/{index:02d}.png", image // (1 + label))
+    with pytest.warns(UserWarning, match=r"Left out: .*cut\.jpg"):
+        namespace, count = executed("How do I …")
+    assert count + len(blocks("python", "Use the parts")) == len(blocks("python"))
+    for name in ("a.png", "b.jpg"):
+        before, after = (deform_jax.data.read_photograph(f"{place}/{name}") for place in ("photos", "deformed"))
+        assert before.shape == after.shape
+        assert abs(before - after).max() > 0.1
+    assert sorted(path.name for path in pathlib.Path("deformed").iterdir()) == ["a.png", "b.jpg"]
+    assert pathlib.Path("sensitivity.png").stat().st_size > 5000
+    assert list(namespace["represent"](namespace["images"][:2, ..., :1])) == [
+        "input",
+        "Conv_0",
+        "Conv_1",
+        "Dense_0",
+        "output",
+    ]
+    assert list(namespace["sensitivity"])[-1] == "block2_down"
+    assert [namespace["run"].seed, *(run.seed for run in namespace["runs"])] == [0, 0, 1]
+    assert pathlib.Path("runs/mine/states/final").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from deform_jax.data.features import (
 )
 from deform_jax.data.imagenet import IMAGENET_PREPARE, ImageStream, stream
 from deform_jax.data.images import ImageSet, load, pad_images
+from deform_jax.data.photographs import read_photograph, read_photographs, write_photograph
 from deform_jax.data.prepare import Prepare
 from deform_jax.data.scale_detection import (
     PairSplit,
@@ -60,9 +61,12 @@ __all__ = [
     "random_crop_flip",
     "random_images",
     "random_labels",
+    "read_photograph",
+    "read_photographs",
     "render_features",
     "render_pixels",
     "scale_detection",
     "stream",
     "validation_split",
+    "write_photograph",
 ]

@@ -1,4 +1,4 @@
-"""Image-classification sets as uint8 arrays: embedded, downloaded, placed by hand, or prepared by TFDS."""
+"""Image-classification sets as uint8 arrays: embedded, downloaded, placed by hand, prepared by TFDS, or one's own."""
 
 import dataclasses
 import functools
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Int32, UInt8
 
 from deform_jax import checks
-from deform_jax.data import sources
+from deform_jax.data import own_sets, sources
 
-_TFDS = "tfds:"
+_TFDS, _FOLDER, _NPZ = "tfds:", "folder:", "npz:"
 _SUBSET = "fashion_mnist_subset"
 
 
@@ -55,23 +55,31 @@ def load(name: str, *, folder: str | os.PathLike | None = None, size: int | None
         - ``"fashion_mnist"``, ``"mnist"``, ``"cifar10"``, ``"cifar100"`` (fine labels): the full sets, from archives
           placed in ``folder`` by hand or downloaded into it, with progress, and checked by their sha256;
         - ``"tfds:NAME"``: any TFDS image-classification set that has been prepared as array_record, read without
-          TensorFlow: its splits ``train`` and ``test`` (``validation`` where there is no ``test``).
+          TensorFlow: its splits ``train`` and ``test`` (``validation`` where there is no ``test``);
+        - ``"folder:PATH"``: your image files, ``PATH/train/CLASS/…`` and ``PATH/test/CLASS/…``, or ``PATH/CLASS/…``, of
+          which every fifth of each class is then a test image. Classes are numbered in the order of their names, and
+          files read as by :func:`read_photograph`: the largest central square, RGB, resized to ``size``;
+        - ``"npz:PATH"``: your arrays, ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or
+          ``images`` and ``labels``, split likewise: (n, h, w, c) or (n, h, w) uint8, and integers from 0.
 
       folder: where the archives are: an archive is looked for in ``folder/NAME`` and then in ``folder``, and downloaded
         into ``folder/NAME``. Default: ``$DEFORM_JAX_DATA`` if set, else the user's cache folder. For ``"tfds:…"``, the
-        TFDS ``data_dir``, by default TFDS's own. The embedded subset does not use it.
+        TFDS ``data_dir``, by default TFDS's own. For your own sets, what PATH is relative to, by default the working
+        folder. The embedded subset does not use it.
       size: pixels per side; smaller images are zero-padded evenly on all sides. Default: 32 for images below that
-        (28 × 28 becomes 32 × 32, as both papers' networks expect), else as stored.
+        (28 × 28 becomes 32 × 32, as both papers' networks expect), else as stored. Image files are resized, to 32 by
+        default.
 
     Raises:
       TypeError, ValueError: an unknown name, a missing folder, a file that is not the official archive, a TFDS set that
-        is unknown, not prepared or not of equal-sized uint8 images, or ``size`` below the images' own.
+        is unknown, not prepared or not of equal-sized uint8 images, image files that cannot be read (all are named),
+        or ``size`` below the images' own.
       ConnectionError: the download failed; the message says which file to place where.
       ImportError: pooch, tqdm or tensorflow_datasets is needed and missing; the message has the line to run.
     """
     if size is not None:
         checks.integer("size", size, minimum=1, maximum=checks.LONGEST)
-    arrays, num_classes = _read(name, folder)
+    arrays, num_classes = _read(name, folder, size)
     finished = {}
     for key, value in arrays.items():
         if key.endswith("images"):
@@ -108,7 +116,7 @@ def pad_images(images: Any, size: int | Sequence[int]) -> np.ndarray:
     return np.pad(images, ((0, 0), *margins, (0, 0)))
 
 
-def _read(name: str, folder: str | os.PathLike | None) -> tuple[sources.Arrays, int]:
+def _read(name: str, folder: str | os.PathLike | None, size: int | None) -> tuple[sources.Arrays, int]:
     if isinstance(name, str) and name == _SUBSET:
         return sources.embedded(), 10
     if isinstance(name, str) and name in sources.SOURCES:
@@ -117,7 +125,17 @@ def _read(name: str, folder: str | os.PathLike | None) -> tuple[sources.Arrays, 
         from deform_jax.data import tfds_sets
 
         return tfds_sets.read(name.removeprefix(_TFDS), folder=folder)
+    if isinstance(name, str) and name.startswith(_FOLDER):
+        return own_sets.read_folder(name.removeprefix(_FOLDER), folder=folder, size=size)
+    if isinstance(name, str) and name.startswith(_NPZ):
+        return own_sets.read_npz(name.removeprefix(_NPZ), folder=folder)
     known = ", ".join(repr(n) for n in (_SUBSET, *sources.SOURCES))
     error = ValueError if isinstance(name, str) else TypeError
-    remedy = "TFDS's other image-classification sets are read as 'tfds:NAME', once prepared."
-    checks.fail("name", f"be one of {known} or 'tfds:NAME'", f"{name!r} was given", remedy, error=error)
+    remedy = "TFDS's other image-classification sets are read as 'tfds:NAME', once prepared, your own as 'folder:PATH'."
+    checks.fail(
+        "name",
+        f"be one of {known}, 'tfds:NAME', 'folder:PATH' or 'npz:PATH'",
+        f"{name!r} was given",
+        remedy,
+        error=error,
+    )

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from deform_jax import checks
-from deform_jax.models.representation import _check_variables
+from deform_jax.models.representation import _check_arguments, _check_variables
 from deform_jax.typing import Images, PyTree, Taps
 
 Names = str | tuple[str, ...] | Callable[[str], bool] | None
@@ -57,17 +57,11 @@ def capture(
 
     Raises:
       TypeError, ValueError: not a Flax Linen module, variables without ``params``, an argument that is not hashable,
-        or ``names`` of another kind.
+        not the module's or missing, or ``names`` of another kind.
       ValueError (when called): ``names`` that no submodule has, or that leave nothing but the input.
     """
     _check_variables(model, variables)
-    for name, value in arguments.items():
-        try:
-            hash(value)
-        except TypeError:
-            checks.fail(
-                name, "be hashable", f"{value!r} was given", "It is static in what is compiled.", error=TypeError
-            )
+    _check_arguments(model, arguments)
     kept = {collection: value for collection, value in variables.items() if collection != "intermediates"}
     return Partial(
         _Capture(model, _checked_names(names), checks.flag("output", output), tuple(sorted(arguments.items()))), kept

@@ -42,6 +42,14 @@ def check_trainable(model: Any) -> None:
         checks.fail("model", "have the field `axis_name`", f"{type(model).__name__} lacks it", remedy)
 
 
+def check_result(model: nn.Module, result: Any) -> None:
+    """Refuse a module that returns anything but logits and named taps."""
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
+        given = f"{type(model).__name__} returns {type(result).__name__}"
+        remedy = "End it with `return logits, taps`; an empty dict of taps will do."
+        checks.fail("model", "return (logits, {tap: activations})", given, remedy)
+
+
 def check_leaves(name: str, tree: Any) -> list[Any]:
     """Return the leaves of a pytree after checking that there are some, all of them arrays of numbers or keys."""
     check_sortable(name, tree)

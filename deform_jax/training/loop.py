@@ -223,9 +223,11 @@ def _averages(members: Sequence[Member], state: State, epoch: int) -> list[dict[
     ]
     for member, row in zip(members, rows, strict=True):
         if not math.isfinite(row["loss"]) and not member.ended:
+            known = hasattr(state.model, "num_classes")  # and labels were held against them
+            labels = "" if known else " Labels beyond the model's outputs would make it so, too."
             raise FloatingPointError(
                 f"The loss of seed {member.seed} became {row['loss']} in epoch {epoch}. Lower the learning rate (it is "
-                f"{state.recipe.learning_rate:g}) or add warm-up epochs; what was saved before is kept."
+                f"{state.recipe.learning_rate:g}) or add warm-up epochs; what was saved before is kept.{labels}"
             )
     return rows
 

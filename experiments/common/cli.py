@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -175,6 +176,9 @@ def _plainly(main: Callable[[list[str] | None], None], arguments: list[str] | No
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # of a reader that has seen enough, such as `head`; what is left is for nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (OSError, FloatingPointError, training.CorruptCheckpointError) as error:
         sys.exit(f"error: {error}")
     except (ValueError, TypeError) as error:

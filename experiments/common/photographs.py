@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deform_jax import data
 from experiments.common import clock, tables
 
 SHIPPED = ("astronaut", "chelsea", "coffee")
@@ -19,13 +20,13 @@ def load(name: str, size: int) -> np.ndarray:
       name: one of ``SHIPPED``, or the path of an image file.
       size: pixels per side.
     """
-    if name not in SHIPPED and not pathlib.Path(name).is_file():
-        sys.exit(f"error: an image must be one of {', '.join(SHIPPED)} or an image file, but {name!r} was given.")
+    if name not in SHIPPED:
+        if not pathlib.Path(name).is_file():
+            sys.exit(f"error: an image must be one of {', '.join(SHIPPED)} or an image file, but {name!r} was given.")
+        return data.read_photograph(name, size=size)
     import skimage  # slow to import
 
-    raw = getattr(skimage.data, name)() if name in SHIPPED else skimage.io.imread(name)
-    image = skimage.img_as_float32(raw)
-    image = image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
+    image = skimage.img_as_float32(getattr(skimage.data, name)())
     side = min(image.shape[:2])
     top, left = ((length - side) // 2 for length in image.shape[:2])
     square = image[top : top + side, left : left + side]

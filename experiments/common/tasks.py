@@ -28,8 +28,9 @@ class Training:
     """What determines a trained network, its seed and downsampling apart."""
 
     dataset: str = "cifar10"
-    """Images: fashion_mnist_subset (shipped), fashion_mnist, mnist, cifar10, cifar100, tfds:NAME (a prepared TFDS set,
-    held in memory), stream:NAME (a prepared TFDS set of photographs of any size, read from disk while training),
+    """Images: fashion_mnist_subset (shipped), fashion_mnist, mnist, cifar10, cifar100, folder:PATH or npz:PATH (your
+    own: a subfolder of image files per class, resized to 32 × 32; or arrays), tfds:NAME (a prepared TFDS set, held in
+    memory), stream:NAME (a prepared TFDS set of photographs of any size, read from disk while training),
     scale_detection (images of two active pixels, SI 3), or combinatorial (images of features whose combination makes
     the class, SI 5)."""
     pairs: Annotated[data.ScaleDetection, cli.prefixed("pairs", data.ScaleDetection)] = dataclasses.field(

@@ -1,5 +1,9 @@
 """The campaign's table for ``deform_jax.data``."""
 
+import functools
+import pathlib
+import tempfile
+
 import jax.numpy as jnp
 import numpy as np
 from campaign_runner import Case
@@ -17,6 +21,18 @@ def image_set(count=8, classes=2, dtype="uint8"):
     images = (255 * images).astype(dtype)
     labels = np.arange(count, dtype=np.int32) % classes
     return data.ImageSet("small", images, labels, images[:2], labels[:2], classes)
+
+
+FOLDER = tempfile.TemporaryDirectory(prefix="photographs")
+
+
+@name
+@functools.cache
+def photograph():
+    """The path of a small image file, alone in its folder."""
+    path = pathlib.Path(FOLDER.name, "photograph.png")
+    data.write_photograph(path, host((5, 6, 3)))
+    return path
 
 
 TASK = thing(
@@ -111,6 +127,17 @@ KEYS = (
     "np.zeros((2, 2), 'uint32')",
 )
 PER_IMAGE = thing("jax.random.split(jax.random.key(0), 2)", "jax.random.split(jax.random.PRNGKey(0), 2)", also=KEYS)
+OWN = (
+    "'folder:'",
+    "'folder:missing'",
+    "'folder:.'",
+    "'npz:'",
+    "'npz:missing'",
+    "'npz:.'",
+    "'npz:a\\0b'",
+    "'folder:\\ud800'",
+)
+"""Names of a user's own sets, none of them there."""
 MISSING = tuple(text for text in PATHS if text not in ("None", "'.'", "'/dev/null'", "'missing/' * 3"))
 """Those that are no folder of this machine."""
 
@@ -343,7 +370,7 @@ CASES = (
     Case(
         "data.load",
         {
-            "name": option("'fashion_mnist_subset'", also=("'fashion'", "'tfds:'", "'imagenet'")),
+            "name": option("'fashion_mnist_subset'", also=("'fashion'", "'tfds:'", "'imagenet'", *OWN)),
             "folder": thing("None", also=MISSING),
             "size": integer("None", "32", also=("28", "27", "33")),
         },
@@ -369,6 +396,29 @@ CASES = (
         anything,
         dear=True,
         refused=True,
+    ),
+    Case(
+        "data.read_photograph",
+        {"path": path("photograph()"), "size": integer("None", "4")},
+        lambda result, given: result.shape == (given["size"] or 5, given["size"] or 6, 3),
+    ),
+    Case(
+        "data.read_photographs",
+        {
+            "folder": path("photograph().parent"),
+            "size": integer("4", "None"),
+            "unreadable": option("'raise'", "'skip'"),
+        },
+        lambda result, given: len(result) == 1,
+        call=lambda **given: list(data.read_photographs(**given)),
+    ),
+    Case(
+        "data.write_photograph",
+        {
+            "path": path("photograph().parent / 'more' / 'written.png'", also=("'photograph.none'", "'.png'")),
+            "photograph": array((5, 6, 3), also=("host((5, 6, 3), 'uint8')", "host((5, 6, 1))", "-host((5, 6, 3))")),
+        },
+        lambda result, given: result is None,
     ),
     Case(
         "data.pad_images",

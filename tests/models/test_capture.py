@@ -210,12 +210,18 @@ def test_a_module_without_submodules_is_its_output_and_gradients_reach_it():
         ),
         ({"names": "tie"}, ValueError, r"`names` must be of submodules .* but 'tie' was given. They are stem/zebra, "),
         ({"names": lambda name: False}, ValueError, "`names` must be of submodules that return an array with one row"),
+        ({"train": False, "eval": 1}, TypeError, r"but `eval` was given\. It takes train\."),
         ({"train": [1]}, TypeError, r"`train` must be hashable, but \[1\] was given"),
     ],
 )
 def test_refuses(variables, options, error, match):
     with pytest.raises(error, match=match):
         jax.eval_shape(models.capture(Network(), variables, **{"train": False, **options}), IMAGES)
+
+
+def test_says_what_the_module_needs(variables):
+    with pytest.raises(TypeError, match=r"`Network.__call__`, but `train` is missing\. Add it, as in `train=False`"):
+        models.capture(Network(), variables)
 
 
 def test_refuses_what_is_no_network(variables):

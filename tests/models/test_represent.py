@@ -168,6 +168,61 @@ def test_batch_statistics_need_no_mapped_axis_and_may_be_absent(images):
     assert list(models.represent(Plain(), without, output=True)(images)) == ["input", "output"]
 
 
+class Own(nn.Module):
+    """A user's network: its own names, an axis and a momentum of its own, and logits alone."""
+
+    @nn.compact
+    def __call__(self, x, deterministic):
+        x = nn.Conv(3, (3, 3))(x)
+        x = nn.BatchNorm(use_running_average=deterministic, momentum=0.9, axis_name="devices")(x)
+        return nn.Dropout(0.5)(nn.relu(x).mean((1, 2)), deterministic=deterministic)
+
+
+class Compiled(nn.Module):
+    """The same within one that is compiled by itself."""
+
+    @nn.compact
+    def __call__(self, x, deterministic):
+        return nn.jit(Own, static_argnums=2)(name="own")(x, deterministic)
+
+
+@pytest.mark.parametrize("kind", [Own, Compiled])
+def test_batch_statistics_of_any_linen_module(kind, images):
+    """Exact ones, also where batch norm was compiled before; the module is as it was."""
+    variables = kind().init(jax.random.key(0), images, True)
+    before = kind().apply(variables, images, True)
+    frozen = models.with_batch_statistics(kind(), variables, images, deterministic=False)
+    np.testing.assert_array_equal(kind().apply(variables, images, True), before)
+    params, found = (tree.get("own", tree) for tree in (variables["params"], frozen["batch_stats"]))
+    conv = nn.Conv(3, (3, 3)).apply({"params": params["Conv_0"]}, images)
+    for name, moment in (("mean", np.mean), ("var", np.var)):
+        wanted = moment(np.float64(conv), (0, 1, 2))
+        np.testing.assert_allclose(found["BatchNorm_0"][name], wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(TypeError, match=r"those of `\w+.__call__`, but `deterministic` is missing"):
+        models.with_batch_statistics(kind(), variables, images)
+
+
+def test_batch_statistics_of_a_list_of_layers(images):
+    norm = nn.BatchNorm(momentum=0.9)
+    model = nn.Sequential([norm])
+    variables = model.init(jax.random.key(0), images, use_running_average=True)
+    frozen = models.with_batch_statistics(model, variables, images, use_running_average=False)
+    np.testing.assert_allclose(frozen["batch_stats"]["layers_0"]["mean"], images.mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
+    assert norm.momentum == 0.9
+
+
+def test_a_module_of_another_kind_is_told_of_capture(images):
+    own = Own().init(jax.random.key(0), images, True)
+
+    class Alone(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return Own()(x, not train)
+
+    with pytest.raises(ValueError, match=r"must return \(logits, taps\).*Alone returns .*Use `models.capture`"):
+        models.represent(Alone(), {name: {"Own_0": tree} for name, tree in own.items()})(images)
+
+
 @pytest.mark.parametrize("function", [models.represent, lambda m, v: models.with_batch_statistics(m, v, None)])
 def test_refuses_what_is_no_network(function, model, variables):
     with pytest.raises(TypeError, match="`model` must be a Flax Linen module, but function was given"):

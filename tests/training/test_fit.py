@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 import training_toys as toys
+from flax import linen as nn
 
 from deform_jax import data, models, training
 from deform_jax.training import evaluation
@@ -183,6 +184,30 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, exploding):
     assert names(tmp_path / "states") == ["init"]
     with pytest.raises(FloatingPointError, match=message):  # and again from there
         toys.fit(exploding, folders=[tmp_path], evaluation=toys.TEST, checkpoint_steps=1)
+
+
+class Own(nn.Module):
+    """The least that training takes, or less."""
+
+    complete: bool = True
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        logits = nn.Dense(toys.CLASSES)(x.mean((1, 2)))
+        return (logits, {}) if self.complete else logits
+
+
+def test_a_model_of_one_s_own_is_trained_or_told_what_it_lacks():
+    options = {"prepare": toys.CLEAN, "progress": False}
+    recipe = dataclasses.replace(toys.RECIPE, epochs=1)
+    (run,) = training.fit(Own(), recipe, toys.TRAIN, **options)
+    assert run.history[0]["loss"] > 0
+    with pytest.raises(ValueError, match=r"must return \(logits, \{tap: .*Own returns .*`return logits, taps`"):
+        training.fit(Own(complete=False), recipe, toys.TRAIN, **options)
+    beyond = {**toys.TRAIN, "labels": toys.TRAIN["labels"] + toys.CLASSES}
+    with pytest.raises(FloatingPointError, match="Labels beyond the model's outputs would make it so, too"):
+        training.fit(Own(), recipe, beyond, **options)
 
 
 GOOD = {name: value[:20] for name, value in toys.TRAIN.items()}
