@@ -236,14 +236,17 @@ def _for_sensitivity(count, size, blocks, channels_last):
 
 
 def _sensitivity(clean, moved):
-    """Mean cosine distance to the moved images over the median between clean ones; features in the order stored."""
-    a, b = (x.permute(0, 2, 3, 1).reshape(len(x), -1) for x in (clean, moved))
-    unit = functional.normalize(a)
+    """Mean cosine distance to the moved images over the median between clean ones; features in the order stored.
+
+    Half the squared distance of unit vectors, since ``cosine_similarity`` adds up 3.2 million features in float32 to
+    values whose distances from 1 are 7 % too small.
+    """
+    unit, other = (functional.normalize(x.permute(0, 2, 3, 1).reshape(len(x), -1)) for x in (clean, moved))
     pairs = 1 - unit @ unit.T
-    above = torch.triu_indices(len(a), len(a), 1)
+    above = torch.triu_indices(len(unit), len(unit), 1)
     values = pairs[above[0], above[1]].sort().values
     middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
-    return (1 - functional.cosine_similarity(a, b)).mean() / middle
+    return (unit - other).square().sum(1).mean() / 2 / middle
 
 
 def _planes(images):

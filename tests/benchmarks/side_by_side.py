@@ -3,12 +3,14 @@
 Every contender runs in a process of its own, on the same inputs, cores and threads; first each finds its fastest
 setting, then their answers are compared, and then they run in turn, round after round. Written are ``runs.csv`` with
 every single run, ``table.csv`` and ``table.md`` with medians and the ratios to ours, ``targets.csv``, and
-``provenance.json``. Peers come with ``pip install -e ".[benchmarks]"``; those that are not installed are left out.
+``provenance.json``, after every work. Peers come with ``pip install -e ".[benchmarks]"``; those that are not installed
+are left out.
 """
 
 import argparse
 import importlib.util
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -23,6 +25,9 @@ import numpy as np  # noqa: E402
 import records  # noqa: E402
 from works import WORKS  # noqa: E402
 
+ENVIRONMENT = dict(os.environ)
+"""Of the contenders: importing ``experiments``, as provenance does, changes that of this process."""
+TABLES = ("table.csv", "runs.csv", "targets.csv")
 NEEDS = {"kornia": "kornia", "peers_torch": "torch", "opencv": "cv2", "scikit_image": "skimage", "scipy": "scipy"}
 
 
@@ -32,8 +37,9 @@ class Worker:
     def __init__(self, work, index, options):
         self.contender = work.contenders[index]
         command = [sys.executable, str(HERE / "worker.py"), work.name, str(index), "--threads", str(options.threads)]
+        command += ["--smoke"] * options.smoke
         self.process = subprocess.Popen(
-            command + ["--smoke"] * options.smoke, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.ready = self._heard()
         self.seconds = []
@@ -142,7 +148,8 @@ def targets(work, rows):
         else:
             found, asked = mine["peak_gib"], f"≤ {target.times:.3g} GiB of peak memory"
             met = found <= target.times
-        yield {"work": work.name, "contender": target.contender, "asked": asked, "found": found, "met": met}
+        # As text, as it is read again.
+        yield {"work": work.name, "contender": target.contender, "asked": asked, "found": found, "met": str(met)}
 
 
 def markdown(rows, held):
@@ -158,14 +165,15 @@ def markdown(rows, held):
     lines += ["", "| work | contender | target | found | met |", "|" + "---|" * 5]
     titles = {work.name: work.title for work in WORKS}
     for row in held:
-        met = "yes" if row["met"] else "no"
+        met = "yes" if row["met"] == "True" else "no"
         lines.append(f"| {titles[row['work']]} | {row['contender']} | {row['asked']} | {row['found']:.3g} | {met} |")
     return "\n".join(lines) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=[work.name for work in WORKS], help="works (default: all)")
+    names = [work.name for work in WORKS]
+    parser.add_argument("--only", nargs="+", choices=names, help="works; what is there of others stays (default: all)")
     parser.add_argument("--repeats", type=int, default=7, help="counted runs of each contender (default: 7)")
     parser.add_argument("--threads", type=int, default=2, help="cores and threads of every contender (default: 2)")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "cpu", help="folder for the tables")
@@ -173,24 +181,40 @@ def main():
     options = parser.parse_args()
     if min(options.repeats, options.threads) < 1:
         parser.error("--repeats and --threads must be at least 1")
-    began, rows, singles, held = time.perf_counter(), [], [], []
-    for work in WORKS:
-        if options.only and work.name not in options.only:
-            continue
+    began = time.perf_counter()
+    chosen = [work for work in WORKS if not options.only or work.name in options.only]
+    held = [kept(options.out / name, chosen) if options.only else [] for name in TABLES]
+    earlier = provenance_of(options.out) if any(held) else None
+    for work in chosen:
         print(work.title, file=sys.stderr, flush=True)
         found, seconds = measure(work, options)
-        rows += found
-        singles += seconds
-        held += targets(work, found)
-    table = markdown(rows, held)
-    print(table)
-    options.out.mkdir(parents=True, exist_ok=True)
-    records.write_csv(options.out / "table.csv", rows)
-    records.write_csv(options.out / "runs.csv", singles)
-    if held:
-        records.write_csv(options.out / "targets.csv", held)
-    (options.out / "table.md").write_text(table, encoding="utf-8")
-    records.write_provenance(options.out, "python tests/benchmarks/side_by_side.py", options, began)
+        for rows, new in zip(held, (found, seconds, targets(work, found)), strict=True):
+            rows += new
+        write(options, began, earlier, *held)
+    print(markdown(held[0], held[2]))
+
+
+def kept(path, chosen):
+    """The rows that are there of works that are not measured now."""
+    names = {work.name for work in chosen}
+    return [row for row in records.read_csv(path) if row["work"] not in names] if path.exists() else []
+
+
+def provenance_of(folder):
+    """Of rows that stay: how they were measured."""
+    path = folder / "provenance.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write(options, began, earlier, rows, singles, held):
+    """Write what there is so far, in the order of ``WORKS``."""
+    order = {work.name: index for index, work in enumerate(WORKS)}
+    for table, name in zip((rows, singles, held), TABLES, strict=True):
+        table.sort(key=lambda row: order[row["work"]])
+        if table:
+            records.write_csv(options.out / name, table)
+    (options.out / "table.md").write_text(markdown(rows, held), encoding="utf-8")
+    records.write_provenance(options.out, "python tests/benchmarks/side_by_side.py", options, began, earlier=earlier)
 
 
 if __name__ == "__main__":
