@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import pathlib
+import re
 import runpy
 import sys
 
@@ -19,12 +20,17 @@ def figures() -> dict[str, tuple[str, str]]:
     """Return {figure: (paper's folder, first line of its docstring)}, read without importing the scripts."""
     found = {}
     for paper in PAPERS:
-        for path in sorted((ROOT / paper).glob("*.py"), key=lambda path: (not path.stem.startswith("fig"), path.stem)):
+        for path in sorted((ROOT / paper).glob("*.py"), key=_by_number):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             named = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
             if any(isinstance(target, ast.Name) and target.id == "SCALES" for target in named):
                 found[path.stem] = (paper, (ast.get_docstring(tree) or "").splitlines()[0])
     return found
+
+
+def _by_number(path: pathlib.Path) -> tuple[float, str]:
+    number = re.match(r"fig(\d+)", path.stem)
+    return float(number[1]) if number else float("inf"), path.stem
 
 
 def main(arguments: list[str]) -> int:
@@ -37,9 +43,10 @@ def main(arguments: list[str]) -> int:
         print("Each figure has its own --help, with every setting, its unit and its default.")
         print("python -m experiments claims PAPER tests the paper's claims on the results that are there.")
         print("python -m experiments costs estimates what every figure costs to train.")
+        print("python -m experiments report puts all results on one page, as HTML and Markdown.")
         return 0
     name, *rest = arguments
-    if name in ("claims", "costs"):
+    if name in ("claims", "costs", "report"):
         return importlib.import_module(f"experiments.common.{name}").main(rest)
     if name not in known:
         print(f"There is no figure {name!r}. Known: {', '.join(known)}.", file=sys.stderr)

@@ -158,21 +158,23 @@ def markdown(rows: Sequence[tables.Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        value = "–"
-        if row["verdict"] != "not tested":
-            value = f"{row['value']:.4g} ({_interval_text(row)})"
         tested = f"{row['data']}; `{row['figure']}`, {row['scale']}" if row["data"] else f"run `{row['figure']}`"
         cells = [
             row["place"],
             row["sentence"],
             row["statistic"],
             row["holds_if"],
-            value,
+            value_text(row),
             f"**{row['verdict']}**",
             tested,
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def value_text(row: tables.Row) -> str:
+    """Return a verdict's value and interval in words."""
+    return "–" if row["verdict"] == "not tested" else f"{row['value']:.4g} ({_interval_text(row)})"
 
 
 def _interval_text(row: tables.Row) -> str:

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import importlib
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -165,12 +164,6 @@ def estimate(names: Sequence[str], scale: str, utilisation: float) -> list[dict[
     return rows
 
 
-def _natural(name: str) -> tuple[str, int, str]:
-    """Sort by paper, then figures by number, so that the first figure of several pays for what they share."""
-    number = re.match(r"fig(\d+)", name)
-    return listing.figures()[name][0], int(number[1]) if number else 99, name
-
-
 def markdown(rows: Sequence[tables.Row]) -> str:
     """Return the README's table."""
     lines = [
@@ -208,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     if not 0 < wanted.utilisation <= 1:
         parser.error(f"--utilisation must be above 0 and at most 1; {wanted.utilisation} given.")
     root = pathlib.Path(__file__).parents[2]
-    rows = estimate(wanted.figures or sorted(listing.figures(), key=_natural), wanted.scale, wanted.utilisation)
+    rows = estimate(wanted.figures or list(listing.figures()), wanted.scale, wanted.utilisation)
     if not rows:
         parser.error("none of these figures trains networks at that scale.")
     folder = wanted.results or root / "experiments" / "results" / "costs"

@@ -35,7 +35,7 @@ def digest(settings: Any) -> str:
 
 def differences(settings: Any, defaults: Any) -> dict[str, Any]:
     """Return {dotted name: value} of every setting that differs from the defaults."""
-    ours, theirs = _flat(as_dict(settings)), _flat(as_dict(defaults))
+    ours, theirs = flat(as_dict(settings)), flat(as_dict(defaults))
     return {name: value for name, value in ours.items() if theirs.get(name) != value}
 
 
@@ -57,11 +57,12 @@ def provenance(settings: Any, *, command: str, **facts: Any) -> dict[str, Any]:
     }
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one, with dotted names."""
+    found: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def commit() -> str:
