@@ -124,15 +124,10 @@ def _unmapped_without_dropout(call: Any, args: Any, kwargs: Any, context: Any) -
         return call(*args, **kwargs)
     if isinstance(module, nn.Dropout):
         return args[0] if args else kwargs["inputs"]
-    changed = {"momentum": 0.0, "axis_name": None}
-    before = {name: getattr(module, name) for name in changed}
-    try:
-        for name, value in changed.items():
-            object.__setattr__(module, name, value)  # modules are frozen, and one bound to a scope cannot be cloned
-        return call(*args, **kwargs)
-    finally:
-        for name, value in before.items():
-            object.__setattr__(module, name, value)
+    for name, value in {"momentum": 0.0, "axis_name": None}.items():
+        # Modules are frozen, and one bound to a scope cannot be cloned; it is this call's own copy.
+        object.__setattr__(module, name, value)
+    return call(*args, **kwargs)
 
 
 _batch_statistics = jax.jit(_batch_statistics_of, static_argnums=(0, 1))
