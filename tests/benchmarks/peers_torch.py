@@ -238,8 +238,8 @@ def _for_sensitivity(count, size, blocks, channels_last):
 def _sensitivity(clean, moved):
     """Mean cosine distance to the moved images over the median between clean ones; features in the order stored.
 
-    Half the squared distance of unit vectors, since ``cosine_similarity`` adds up 3.2 million features in float32 to
-    values whose distances from 1 are 7 % too small.
+    Half the squared distance of unit vectors: ``cosine_similarity`` adds up millions of features in float32, and what
+    is left when its result is taken from 1 is some per cent off.
     """
     unit, other = (functional.normalize(x.permute(0, 2, 3, 1).reshape(len(x), -1)) for x in (clean, moved))
     pairs = 1 - unit @ unit.T
