@@ -13,6 +13,8 @@ PAPERS = {
     "learned_stability": "LS: Ruderman et al. 2018, Learned deformation stability in CNNs",
     "spatial_information": "SI: Tomasini et al. 2022, How deep CNNs lose spatial information with training",
 }
+COMMANDS = {"claims": "claims", "costs": "costs", "report": "report", "runs": "run_list"}
+"""Commands that are no figures → their modules in experiments/common."""
 
 
 @functools.cache
@@ -44,10 +46,11 @@ def main(arguments: list[str]) -> int:
         print("python -m experiments claims PAPER tests the paper's claims on the results that are there.")
         print("python -m experiments costs estimates what every figure costs to train.")
         print("python -m experiments report puts all results on one page, as HTML and Markdown.")
+        print("python -m experiments runs lists the networks that were trained; runs show and runs remove say --help.")
         return 0
     name, *rest = arguments
-    if name in ("claims", "costs", "report"):
-        return importlib.import_module(f"experiments.common.{name}").main(rest)
+    if name in COMMANDS:
+        return importlib.import_module(f"experiments.common.{COMMANDS[name]}").main(rest)
     if name not in known:
         print(f"There is no figure {name!r}. Known: {', '.join(known)}.", file=sys.stderr)
         return 2

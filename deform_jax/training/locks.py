@@ -1,7 +1,6 @@
 """One process at a time in a run's folder: a lock that the kernel lets go of with the process, however that ends."""
 
 import contextlib
-import datetime
 import errno
 import json
 import os
@@ -11,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 
 from deform_jax import checks
+from deform_jax.training import run_log
 
 try:
     import fcntl
@@ -42,6 +42,27 @@ def held(folders: Iterable[pathlib.Path], *, before_waiting: Callable[[], None] 
         yield
 
 
+def holder(folder: pathlib.Path) -> str | None:
+    """Return who trains in a run's folder, or None; only looks, and says None where there are no locks.
+
+    A process that comes for the lock at that very moment says that it waits, and goes on at once.
+    """
+    try:
+        file = os.open(folder / NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _signed(file)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return None
+
+
 @contextlib.contextmanager
 def _held(folder: pathlib.Path, before_waiting: Callable[[], None]) -> Iterator[None]:
     file = _locked(folder, before_waiting)
@@ -58,7 +79,7 @@ def _locked(folder: pathlib.Path, before_waiting: Callable[[], None]) -> int | N
         try:
             locked = _acquire(file, folder, before_waiting)
             if locked and _still_there(file, folder):
-                _sign(file, {"host": socket.gethostname(), "pid": os.getpid(), "since": _now()})
+                _sign(file, {"host": socket.gethostname(), "pid": os.getpid(), "since": run_log.now()})
                 return file
         except BaseException:
             os.close(file)
@@ -89,7 +110,9 @@ def _acquire(file: int, folder: pathlib.Path, before_waiting: Callable[[], None]
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             before_waiting()
-            print(f"{_holder(file)} trains in {folder}. Waiting for its end; Ctrl-C ends the waiting.", file=sys.stderr)
+            print(
+                f"{_signed(file)}, trains in {folder}. Waiting for its end; Ctrl-C ends the waiting.", file=sys.stderr
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in NOT_THERE:
@@ -112,13 +135,9 @@ def _sign(file: int, record: dict[str, object]) -> None:
         os.write(file, json.dumps(record).encode() + b"\n")
 
 
-def _holder(file: int) -> str:
+def _signed(file: int) -> str:
     try:
         record = json.loads(os.pread(file, 4096, 0))
-        return f"Process {record['pid']} on {record['host']}, since {record['since']},"
+        return f"Process {record['pid']} on {record['host']}, since {record['since']}"
     except (ValueError, KeyError, TypeError, OSError):
-        return "Another process"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return "Another process, unknown which"

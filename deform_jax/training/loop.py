@@ -24,6 +24,7 @@ from deform_jax.training.mesh import is_shared, make_mesh, mesh_processes, row_p
 from deform_jax.training.placement import everywhere, held, stack, unstack
 from deform_jax.training.progress import Progress
 from deform_jax.training.recipe import Recipe
+from deform_jax.training.reports import Reports, check_tensorboard
 from deform_jax.training.resume import Member
 from deform_jax.training.state import State, create_state
 from deform_jax.training.step import Prepare
@@ -61,6 +62,7 @@ def fit(
     checkpoint_steps: int | None = None,
     checkpoint_epochs: int = 1,
     progress: bool | str = True,
+    tensorboard: bool = False,
 ) -> list[Run]:
     """Train one network per seed, side by side on the mesh, and return them in the order of ``seeds``.
 
@@ -71,7 +73,9 @@ def fit(
 
     Each folder receives ``states/init``, ``states/epoch_NNNN`` and ``states/step_NNNNNNNN`` for the chosen epochs and
     steps, ``states/best/N`` (by evaluation accuracy, N the epoch), ``states/final``, and under ``resume/`` the two
-    newest steps a run can go on from. Seeds of a group go on together, from the newest step that all of them have in
+    newest steps a run can go on from; and ``log.jsonl``, to follow with ``tail -f``: a JSON object a line when the run
+    begins, goes on or ends, for each epoch (of more than 1000 epochs, at most one a second), and every 30 s within an
+    epoch. Seeds of a group go on together, from the newest step that all of them have in
     good order. Called again when it is finished, a run is read back at once. A second process that comes to train into
     the same folder says so on stderr and waits, then reads the run back; where there are no file locks (some buckets
     and network disks), a line says so and it is up to you.
@@ -102,17 +106,21 @@ def fit(
       save_steps: steps (1 … epochs × steps per epoch) after which to keep the variables.
       checkpoint_steps: steps between resumable checkpoints besides those after epochs, or None.
       checkpoint_epochs: epochs between resumable checkpoints, for very short ones; the last epoch has one too.
-      progress: show a bar on stderr; a string is its label.
+      progress: show a bar on stderr with the time left, or lines where stderr is no terminal and no notebook that has
+        ipywidgets; a string is its label.
+      tensorboard: also write what the log says into ``tensorboard/`` in each folder, as scalars for TensorBoard.
 
     Raises:
       ValueError, TypeError: impossible settings (each message says what to do).
       FloatingPointError: the loss became NaN or infinite; nothing is saved from then on.
       Interrupted: SIGTERM or Ctrl-C; the same call goes on from the step at which it came.
       SaveError: a checkpoint could not be written, such as on a full disk; earlier ones are kept.
+      ImportError: ``tensorboard`` without tensorboardX.
     """
     if not isinstance(progress, str):
         progress = checks.flag("progress", progress)
     check_run(recipe, seeds, folders, save_epochs, checkpoint_steps, checkpoint_epochs)
+    tensorboard = check_tensorboard(tensorboard, folders)
     check_trainable(model)
     check_loss(recipe.loss, model)
     if mesh is not None:
@@ -150,7 +158,10 @@ def fit(
         done = int(held(state.step)[0])
         label = progress if isinstance(progress, str) else "training"
         shown = bool(progress) and leads
-        bar = cleanup.enter_context(Progress(total, done, recipe.batch_size * len(seeds), label, shown=shown))
+        reports = cleanup.enter_context(Reports(members, mine, tensorboard=tensorboard, active=leads))
+        reports.begin(done, total, recipe.epochs, resumed=restored is not None)
+        size = recipe.batch_size * len(seeds)
+        bar = cleanup.enter_context(Progress(total, done, size, label, shown=shown, reports=reports))
         interruption = cleanup.enter_context(Interruption(active=folders is not None))
         for epoch in range(done // per_epoch, recipe.epochs):
             if all(member.ended for member in members):
@@ -172,19 +183,20 @@ def fit(
                 if stop and due:
                     raise interruption.error(done, total)
             averages = _averages(members, state, epoch + 1)
-            speed = (per_epoch - first) * recipe.batch_size * len(seeds) / (time.perf_counter() - began)
+            speed = (per_epoch - first) * size / (time.perf_counter() - began)
             rows = [{"epoch": epoch + 1, "step": done, **one, "images_per_second": speed} for one in averages]
             _close_epoch(members, state, rows, evaluate_all(state.variables))
             if epoch + 1 in save_epochs:
                 _keep(members, state, f"epoch_{epoch + 1:04d}")
-            bar.report([member.history[-1] for member in members])
             bar.expect(_last_epoch(members, recipe.epochs) * per_epoch)
             ended = epoch + 1 == recipe.epochs or all(member.ended for member in members)
+            bar.report([member.history[-1] for member in members], last=ended)
             if ended or interruption.received or (epoch + 1) % checkpoint_epochs == 0:
                 _save(members, state, environment, feed)
             if interruption.received and not ended:
                 raise interruption.error(done, total)
         runs = _finish(members, state, mesh)
+        reports.finish()
         if interruption.received:  # those that are trained next would not hear of it
             raise interruption.error(done, total)
         return runs

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from deform_jax import training
-from experiments.common import clock, hosts, tables
+from experiments.common import clock, hosts, run_folders, tables
 from experiments.common import settings as common
 
 S = TypeVar("S")
@@ -32,7 +32,7 @@ class Options:
     CIFAR10), imagenet (the published sizes, on ImageNet; not every figure has it)."""
     plot_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Redraw the figure from its table; train and measure nothing."""
-    runs: pathlib.Path = pathlib.Path("runs")
+    runs: pathlib.Path = run_folders.RUNS
     """Folder for trained networks; the same settings find them again."""
     results: pathlib.Path | None = None
     """Folder for table, provenance and figure. Default: beside the script, results/FIGURE/SCALE, with the tag or the
@@ -45,6 +45,8 @@ class Options:
     """Processes that decode streamed photographs, 0 for threads of this one."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints besides the one after every epoch, to go on from after an interruption."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """While training, also write scalars for TensorBoard (tensorboard --logdir RUNS) beside each network."""
     tag: str = ""
     """Name for results whose settings differ from the scale's."""
     coordinator: str | None = None

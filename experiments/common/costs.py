@@ -10,11 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tqdm
 
 from deform_jax import training
 from experiments import __main__ as listing
-from experiments.common import runs, tables
+from experiments.common import runs, tables, watch
 from experiments.common import settings as common
 from experiments.common.tasks import FEATURES, PAIRS, TEMPLATE_IMAGES, Training
 
@@ -145,7 +144,7 @@ def estimate(names: Sequence[str], scale: str, utilisation: float) -> list[dict[
     """
     known: dict[tuple[str, str | None], str] = {}
     rows = []
-    for name in tqdm.tqdm(names, desc="figures", unit="figure"):
+    for name in watch.each(names, "counting", unit="figure"):
         scales = importlib.import_module(f"experiments.{listing.figures()[name][0]}.{name}").SCALES
         networks, images, flops, shared = 0, 0, 0.0, set()
         for group in groups(scales[scale]) if scale in scales else ():

@@ -105,6 +105,7 @@ def train_or_load(
             save_steps=log_spaced(settings.recipe, task.train_count) if keep_steps else (),
             checkpoint_steps=options.checkpoint_steps,
             checkpoint_epochs=checkpoint_epochs,
+            tensorboard=options.tensorboard,
             progress=f"{downsampling or settings.network}, seed {', '.join(map(str, group))}",
         )
         for seed in group:

@@ -1,13 +1,14 @@
 """LS Fig. 4: deformation sensitivity at initialisation, for filters smoothed by Gaussians of growing width."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from deform_jax import models, probes
-from experiments.common import cli, plots, results, runs, statistics, tables, tasks
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks, watch
 from experiments.learned_stability import measures, recipes
 
 
@@ -39,18 +40,18 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
     task = tasks.load_task(settings.networks.training, command.options)
     drawn = measures.draws(settings.probe, task)
     variations, rows = [], []
-    for downsampling in settings.networks.downsamplings:
+    wanted = itertools.product(settings.networks.downsamplings, range(settings.networks.seeds))
+    for downsampling, seed in watch.each(wanted, "probing"):
         model = runs.build(settings.networks.training, downsampling, task.num_classes)
-        for seed in range(settings.networks.seeds):
-            fresh = runs.initial(model, seed, drawn[0][0].shape[1:])
-            for sigma in sorted(settings.sigmas):
-                head = {"downsampling": downsampling, "seed": seed, "sigma": sigma}
-                variables = {**fresh, "params": probes.smooth_filters(fresh["params"], sigma)}
-                variations += measures.variation_rows(variables["params"], head)
-                for index, pair in enumerate(drawn):
-                    represent = models.represent(model, models.with_batch_statistics(model, variables, pair[0]))
-                    found = measures.sensitivity_rows(represent, [pair], head, chunk=settings.probe.chunk)
-                    rows += [{**row, "draw": index} for row in found]
+        fresh = runs.initial(model, seed, drawn[0][0].shape[1:])
+        for sigma in sorted(settings.sigmas):
+            head = {"downsampling": downsampling, "seed": seed, "sigma": sigma}
+            variables = {**fresh, "params": probes.smooth_filters(fresh["params"], sigma)}
+            variations += measures.variation_rows(variables["params"], head)
+            for index, pair in enumerate(drawn):
+                represent = models.represent(model, models.with_batch_statistics(model, variables, pair[0]))
+                found = measures.sensitivity_rows(represent, [pair], head, chunk=settings.probe.chunk)
+                rows += [{**row, "draw": index} for row in found]
     return {"table": rows, "variation": variations}
 
 

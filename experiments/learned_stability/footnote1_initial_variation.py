@@ -8,10 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from deform_jax import models, probes
-from experiments.common import cli, plots, results, tables
+from experiments.common import cli, plots, results, tables, watch
 
 BYTES = 2**28
 """Memory that one chunk of samples may take."""
@@ -90,7 +89,7 @@ def closed_forms() -> dict[str, float]:
 def measure(settings: Settings) -> results.Tables:
     """Return one row per layer shape and tenth of the draws (``seed``): mean and standard deviation over the draws."""
     rows, exact = [], closed_forms()["truncated"]
-    for (c_in, c_out), networks in tqdm(shapes(settings.largest).items(), desc="layer shapes"):
+    for (c_in, c_out), networks in watch.each(shapes(settings.largest).items(), "drawing filters", unit="layer shape"):
         shape = (3, 3, c_in, c_out)
         chunk = max(1, min(settings.resamples // TENTHS, BYTES // (16 * math.prod(shape))))
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), c_in), c_out)

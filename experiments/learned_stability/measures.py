@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from deform_jax import models, probes, warps
 from deform_jax.probes.represent import read_taps
 from deform_jax.typing import Perturb, PyTree, Represent, Taps
-from experiments.common import clock, runs, tasks
+from experiments.common import clock, runs, tasks, watch
 
 DISTANCES: Mapping[str, Any] = {"sensitivity": "cosine", "euclidean": "euclidean"}
 """Column → distance: LS's normalised cosine distance, and the variant it calls qualitatively similar."""
@@ -146,17 +146,21 @@ def both_states(
     """
     rows = []
     drawn = draws(probe, task, perturb)
-    for downsampling, networks in trained.items():
+    for downsampling, network in each_network(trained):
         model = runs.build(settings, downsampling, task.num_classes)
-        for network in networks:
-            head = {"downsampling": downsampling, "seed": network.seed}
-            for index, pair in enumerate(drawn):
-                initial = models.with_batch_statistics(model, network.init, pair[0])
-                for state, variables in (("init", initial), ("trained", network.trained)):
-                    represent = models.represent(model, variables)
-                    found = sensitivity_rows(represent, [pair], {**head, "state": state}, chunk=probe.chunk)
-                    rows += [{**row, "draw": index} for row in found]
+        head = {"downsampling": downsampling, "seed": network.seed}
+        for index, pair in enumerate(drawn):
+            initial = models.with_batch_statistics(model, network.init, pair[0])
+            for state, variables in (("init", initial), ("trained", network.trained)):
+                represent = models.represent(model, variables)
+                found = sensitivity_rows(represent, [pair], {**head, "state": state}, chunk=probe.chunk)
+                rows += [{**row, "draw": index} for row in found]
     return rows
+
+
+def each_network(trained: Mapping[str, Sequence[runs.Trained]]) -> Iterator[tuple[str, runs.Trained]]:
+    """Yield every network with its downsampling, and show meanwhile how many are probed."""
+    return watch.each([(name, network) for name, networks in trained.items() for network in networks], "probing")
 
 
 @clock.COMMAND.part("probe")

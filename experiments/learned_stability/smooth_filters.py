@@ -61,21 +61,20 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
     seen = task.statistics_examples()
     test = task.test_examples(wanted.accuracy_images)
     rows, accuracies = [], []
-    for downsampling, networks in trained.items():
+    for downsampling, network in measures.each_network(trained):
         model = runs.build(wanted.networks.training, downsampling, task.num_classes)
-        for network in networks:
-            for state, variables in (("init", network.init), ("trained", network.trained)):
-                for amount in sorted(wanted.amounts):
-                    head = {"downsampling": downsampling, "seed": network.seed, "state": state, "amount": amount}
-                    changed = _changed(model, variables, amount, wanted.sigma, seen)
-                    represent = models.represent(model, changed)
-                    rows += measures.sensitivity_rows(represent, drawn, head, chunk=wanted.probe.chunk)
-                    found = measures.variation_rows(changed["params"], head)
-                    variation = float(np.mean([row["total_variation"] for row in found]))
-                    accuracy = float("nan")  # an untrained network has none to lose
-                    if state == "trained":
-                        accuracy = training.evaluate(model, changed, test, prepare=task.prepare_clean)["accuracy"]
-                    accuracies.append({**head, "total_variation": variation, "test_accuracy": accuracy})
+        for state, variables in (("init", network.init), ("trained", network.trained)):
+            for amount in sorted(wanted.amounts):
+                head = {"downsampling": downsampling, "seed": network.seed, "state": state, "amount": amount}
+                changed = _changed(model, variables, amount, wanted.sigma, seen)
+                represent = models.represent(model, changed)
+                rows += measures.sensitivity_rows(represent, drawn, head, chunk=wanted.probe.chunk)
+                found = measures.variation_rows(changed["params"], head)
+                variation = float(np.mean([row["total_variation"] for row in found]))
+                accuracy = float("nan")  # an untrained network has none to lose
+                if state == "trained":
+                    accuracy = training.evaluate(model, changed, test, prepare=task.prepare_clean)["accuracy"]
+                accuracies.append({**head, "total_variation": variation, "test_accuracy": accuracy})
     return {"table": rows, "changed": accuracies, "accuracy": recipes.accuracy_rows(wanted.networks, task, trained)}
 
 

@@ -47,17 +47,16 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
             sys.exit(f"error: {network.folder} lacks states of some steps. Move it away, to have it trained again.")
     drawn = measures.draws(wanted.probe, task)
     rows, variations = [], []
-    for downsampling, networks in trained.items():
+    for downsampling, network in measures.each_network(trained):
         model = runs.build(wanted.networks.training, downsampling, task.num_classes)
-        for network in networks:
-            for step, path in network.steps().items():
-                head = {"downsampling": downsampling, "seed": network.seed, "step": step}
-                variables = training.load(path).variables
-                variations += measures.variation_rows(variables["params"], head)
-                for index, pair in enumerate(drawn):
-                    represent = models.represent(model, models.with_batch_statistics(model, variables, pair[0]))
-                    found = measures.sensitivity_rows(represent, [pair], head, chunk=wanted.probe.chunk)
-                    rows += [{**row, "draw": index} for row in found]
+        for step, path in network.steps().items():
+            head = {"downsampling": downsampling, "seed": network.seed, "step": step}
+            variables = training.load(path).variables
+            variations += measures.variation_rows(variables["params"], head)
+            for index, pair in enumerate(drawn):
+                represent = models.represent(model, models.with_batch_statistics(model, variables, pair[0]))
+                found = measures.sensitivity_rows(represent, [pair], head, chunk=wanted.probe.chunk)
+                rows += [{**row, "draw": index} for row in found]
     accuracies = recipes.accuracy_rows(wanted.networks, task, trained)
     return {"table": rows, "variation": variations, "accuracy": accuracies}
 

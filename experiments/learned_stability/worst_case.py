@@ -77,13 +77,12 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
     task, trained = recipes.trained_networks(command, wanted.networks)
     images = measures.clean_images(wanted.probe, task)[0]
     rows = []
-    for downsampling, networks in trained.items():
+    for downsampling, network in measures.each_network(trained):
         model = runs.build(wanted.networks.training, downsampling, task.num_classes)
-        for network in networks:
-            initial = models.with_batch_statistics(model, network.init, images)
-            for state, variables in (("init", initial), ("trained", network.trained)):
-                head = {"downsampling": downsampling, "seed": network.seed, "state": state}
-                rows += _rows(wanted, models.represent(model, variables), images, head)
+        initial = models.with_batch_statistics(model, network.init, images)
+        for state, variables in (("init", initial), ("trained", network.trained)):
+            head = {"downsampling": downsampling, "seed": network.seed, "state": state}
+            rows += _rows(wanted, models.represent(model, variables), images, head)
     return {"table": rows, "accuracy": recipes.accuracy_rows(wanted.networks, task, trained)}
 
 

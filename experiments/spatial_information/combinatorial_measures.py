@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from deform_jax import data, probes, training
-from experiments.common import cli, results, runs, tables, tasks
+from experiments.common import cli, results, runs, tables, tasks, watch
 from experiments.spatial_information import measures, recipes
 
 PERTURBATIONS = {"features": "every feature moved", "diffeomorphism": "whole image deformed"}
@@ -117,7 +117,7 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
             model = runs.build(networks.training_of(architecture), None, task.num_classes)
             accuracies = recipes.accuracy_rows(networks, task, architecture, trained)
             found["accuracy"] += [{"features": count, **row} for row in accuracies]
-            for network, accuracy in zip(trained, accuracies, strict=True):
+            for network, accuracy in watch.each(zip(trained, accuracies, strict=True), f"probing {architecture}"):
                 head = {"architecture": architecture, "features": count, "seed": network.seed}
                 head["learned"] = int(recipes.learned(accuracy))
                 layers = _layers(model, network, samples, head, settings.probe.chunk)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import cli, plots, results, runs, statistics, tables, tasks
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks, watch
 from experiments.spatial_information import measures, recipes
 
 
@@ -59,7 +59,7 @@ def layers(
         trained = recipes.train(wanted.networks, architecture, task, options)
         accuracies += recipes.accuracy_rows(wanted.networks, task, architecture, trained)
         model = runs.build(wanted.networks.training_of(architecture), None, task.num_classes)
-        for network in trained:
+        for network in watch.each(trained, f"probing {architecture}"):
             head = {"architecture": architecture, "seed": network.seed}
             initial = measures.represent_init(model, network.init, sample.images)
             rows += measures.rows(initial, sample, {**head, "state": "init"} | WHOLE, chunk=probe.chunk)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deform_jax import probes
-from experiments.common import cli, plots, results, tables
+from experiments.common import cli, plots, results, tables, watch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def measure(wanted: Settings) -> results.Tables:
     table, profiles = [], []
     offsets = np.arange(wanted.length) - wanted.length // 2
     image = (offsets == 0).astype(float)
-    for size in wanted.filter_sizes:
+    for size in watch.each(wanted.filter_sizes, "computing", unit="filter size"):
         layers = probes.homogeneous_representations(image, filter_size=size, stride=1, layers=wanted.layers)
         for layer, exact in enumerate(layers, start=1):
             gaussians = {

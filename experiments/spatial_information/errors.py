@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deform_jax import data
-from experiments.common import cli, plots, results, runs, statistics, tables, tasks
+from experiments.common import cli, plots, results, runs, statistics, tables, tasks, watch
 from experiments.spatial_information import measures, recipes
 
 MEASURES = {"D": "diffeomorphisms, $D_f$", "G": "noise, $G_f$", "R": "relative, $R_f$ = $D_f$ / $G_f$"}
@@ -102,7 +102,7 @@ def zoo(
         model = runs.build(networks.training_of(architecture), None, task.num_classes)
         found = recipes.accuracy_rows(networks, task, architecture, trained)
         accuracies += found
-        for network, accuracy in zip(trained, found, strict=True):
+        for network, accuracy in watch.each(zip(trained, found, strict=True), f"probing {architecture}"):
             head = {"noise_norm": task.noise, "architecture": architecture, "seed": network.seed}
             head["learned"] = int(recipes.learned(accuracy))
             rows += _rows(model, network, sample, max(least, 1 - accuracy["test_accuracy"]), head, chunk)

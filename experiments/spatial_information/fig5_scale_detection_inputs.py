@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Rectangle
 
 from deform_jax import data
-from experiments.common import cli, plots, results, tables
+from experiments.common import cli, plots, results, tables, watch
 from experiments.spatial_information.simple import CASES
 
 PUBLISHED: Mapping[str, data.ScaleDetection] = {
@@ -53,7 +53,7 @@ def pairs_of(task: data.ScaleDetection) -> data.PixelPairs:
 def measure(wanted: Settings) -> results.Tables:
     """Return the pair counts of every setting (``table``), and the pixels of the images drawn (``examples``)."""
     counts, examples = [], []
-    for name, task in PUBLISHED.items():
+    for name, task in watch.each(PUBLISHED.items(), "counting", unit="setting"):
         pairs = pairs_of(task)
         close = int(pairs.labels.sum())
         chosen = {"setting": name, **dataclasses.asdict(task), "shape": " × ".join(map(str, task.shape))}

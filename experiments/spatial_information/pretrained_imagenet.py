@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from deform_jax import data, models, probes
 from deform_jax.typing import PyTree
-from experiments.common import cli, plots, results, tables
+from experiments.common import cli, plots, results, tables, watch
 from experiments.spatial_information import depth, measures, modes, recipes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -99,7 +98,7 @@ def read(path: pathlib.Path, size: int) -> np.ndarray:
 
 def samples(wanted: Settings, files: Sequence[pathlib.Path], label: str) -> Iterator[measures.Perturbed]:
     """Yield the photographs batch by batch with their perturbations, which depend on the file's place only."""
-    for start in tqdm(range(0, len(files), wanted.batch), label, leave=False, unit="batch"):
+    for start in watch.each(range(0, len(files), wanted.batch), label, unit="batch"):
         stored = np.stack([read(path, wanted.size) for path in files[start : start + wanted.batch]])
         probe = dataclasses.replace(wanted.probe, probe_seed=wanted.seed * 1_000_003 + start)
         yield measures.perturb(probe, data.IMAGENET_PREPARE(None, stored))

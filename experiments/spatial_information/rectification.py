@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from experiments.common import cli, plots, results, runs, statistics, tables
+from experiments.common import cli, plots, results, runs, statistics, tables, watch
 from experiments.spatial_information import simple, simple_measures
 from experiments.spatial_information.fig7_simple_cnns import slope
 
@@ -66,7 +66,7 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
                 # The parameters are the same: only what follows the convolutions is another function.
                 changed = model.clone(activation=units)
                 head = {"units": units, "noise": noise}
-                for network in trained:
+                for network in watch.each(trained, f"probing {task}, {units}, {noise} noise"):
                     rows = simple_measures.rows(changed, network, images, probe, task)
                     found["table"] += [head | row for row in rows]
             theory = simple_measures.theory_rows(task, rectified=rectified)

@@ -12,7 +12,7 @@ import numpy as np
 
 from deform_jax import data, models, probes
 from deform_jax.typing import PyTree, Represent
-from experiments.common import cli, clock, results, runs, tables
+from experiments.common import cli, clock, results, runs, tables, watch
 from experiments.common.tasks import Task, Training
 from experiments.spatial_information import measures
 from experiments.spatial_information.simple import CASES, Probe, Settings, train
@@ -166,7 +166,7 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
         loaded, trained = train(wanted.networks, task, command.options)
         model = runs.build(settings, None, loaded.num_classes)
         images = sample(wanted.probe, task)
-        for network in trained:
+        for network in watch.each(trained, f"probing {task}"):
             found["table"] += rows(model, network, images, wanted.probe, task)
             found["accuracy"].append(accuracy_row(settings, loaded, network, task))
         found["theory"] += theory_rows(task, rectified=wanted.probe.rectified)

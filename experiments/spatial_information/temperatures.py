@@ -1,6 +1,7 @@
 """RS (Petrini et al. 2021): D, G and R of trained networks over temperatures and cutoffs of the deformations."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 
 from deform_jax import warps
-from experiments.common import cli, plots, results, runs, tables
+from experiments.common import cli, plots, results, runs, tables, watch
 from experiments.spatial_information import errors, measures, recipes
 
 
@@ -46,11 +47,11 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
         trained = recipes.train(wanted.networks, architecture, task, command.options)
         accuracies += recipes.accuracy_rows(wanted.networks, task, architecture, trained)
         model = runs.build(wanted.networks.training_of(architecture), None, task.num_classes)
-        for network in trained:
+        both = itertools.product(trained, samples)
+        for network, (facts, sample) in watch.each(both, f"probing {architecture}", unit="temperature"):
             represent = measures.represent_trained(model, network.trained)
-            for facts, sample in samples:
-                values = measures.at_output(represent, sample, chunk=wanted.probe.chunk)
-                rows.append({"architecture": architecture, "seed": network.seed, **facts, **values})
+            values = measures.at_output(represent, sample, chunk=wanted.probe.chunk)
+            rows.append({"architecture": architecture, "seed": network.seed, **facts, **values})
     return {"table": rows, "accuracy": accuracies}
 
 

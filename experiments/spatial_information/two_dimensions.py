@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deform_jax import data, probes
-from experiments.common import cli, plots, results, tables
+from experiments.common import cli, plots, results, tables, watch
 from experiments.spatial_information import measures
 
 FILTER_SIZES = {1: 3, 2: 2}
@@ -85,7 +85,7 @@ def theory(task: data.ScaleDetection, stride: int, layers: int) -> probes.Homoge
 def measure(wanted: Settings) -> list[dict[str, Any]]:
     """Return one row per network and layer: A, D, G, R, and the laws through the last layer."""
     rows = []
-    for task, stride, layers in wanted.cases():
+    for task, stride, layers in watch.each(wanted.cases(), "computing"):
         dimensions = len(task.shape)
         found, laws = theory(task, stride, layers), exponents(dimensions, stride)
         head = {"dimensions": dimensions, "stride": stride, "filter_size": FILTER_SIZES[stride]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import cli, plots, results, runs, tables
+from experiments.common import cli, plots, results, runs, tables, watch
 from experiments.spatial_information import simple, simple_measures
 from experiments.spatial_information.fig7_simple_cnns import LABELS, slope
 
@@ -74,7 +74,7 @@ def measure(command: cli.Command[Settings]) -> results.Tables:
         model = runs.build(settings, None, loaded.num_classes)
         images = simple_measures.sample(wanted.probe, task)
         group = {"channels": networks.channels, "interpolations": networks.interpolations}
-        for network in trained:
+        for network in watch.each(trained, f"probing {task}"):
             rows = simple_measures.rows(model, network, images, wanted.probe, task, states=("init", "trained"))
             found["table"] += [{**group, **row} for row in rows]
             found["accuracy"].append({**group, **simple_measures.accuracy_row(settings, loaded, network, task)})

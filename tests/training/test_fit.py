@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import re
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import training_toys as toys
 from flax import linen as nn
 
 from deform_jax import data, models, training
-from deform_jax.training import evaluation
+from deform_jax.training import evaluation, progress
 
 
 @jax.jit
@@ -57,7 +59,7 @@ def test_history(finished):
 def test_files(finished):
     folder, run = finished
     best = max(run.history, key=lambda row: (row["evaluation_accuracy"], -row["epoch"]))["epoch"]
-    assert names(folder) == ["lock", "resume", "states"]
+    assert names(folder) == ["lock", "log.jsonl", "resume", "states"]
     assert names(folder / "states") == ["best", "epoch_0001", "epoch_0002", "final", "init"]
     assert names(folder / "states" / "best") == [str(best)]
     assert names(folder / "resume") == ["6", "8"]
@@ -135,7 +137,8 @@ def test_evaluation_over_a_mesh(finished, monkeypatch, layout, batch):
         assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-def test_the_bar_shows_how_far_it_is(capsys):
+def test_the_bar_shows_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     toys.fit(progress="a label of mine")
     text = capsys.readouterr().err
     assert "a label of mine" in text
@@ -152,20 +155,50 @@ def test_the_bar_can_be_left_out(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_without_tqdm_there_is_a_line_for_each_epoch(capsys, monkeypatch):
+@pytest.mark.parametrize("why", ["no tqdm", "a file", "a notebook without widgets"])
+def test_where_there_is_no_bar_there_is_a_line_for_each_epoch(capsys, monkeypatch, why):
     def importing(name, *rest):
-        if name.startswith("tqdm"):
+        if name.startswith("tqdm") and why == "no tqdm":
             raise ImportError(name)
         return real(name, *rest)
 
     real = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", importing)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: why != "a file")
+    if "notebook" in why:
+        shell = types.SimpleNamespace(kernel="a kernel")
+        monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(progress, "LINES", 0)
     runs = toys.fit(seeds=(7, 0), mesh=training.make_mesh(2, 1), progress=True)
-    lines = capsys.readouterr().err.splitlines()
+    text = capsys.readouterr().err
+    lines = text.splitlines()
     assert len(lines) == 2
+    assert "\r" not in text
     loss = np.mean([run.history[1]["loss"] for run in runs])
     assert lines[1].startswith(f"training: epoch 2, step 8, loss {loss:.4g}, accuracy 0.")
     assert "images per second " in lines[1]
+    assert re.fullmatch(r"training: epoch 1, step 4, .* images per second [\d.e+]+, \d+ s left", lines[0])
+
+
+def test_lines_come_now_and_then(capsys, monkeypatch):
+    """The first epoch, the last one, and those that end long after the line before; within an epoch, if it is long."""
+    recipe = dataclasses.replace(toys.RECIPE, epochs=4)
+    toys.fit(recipe, progress=True)
+    assert [int(n) for n in re.findall(r"epoch (\d)", capsys.readouterr().err)] == [1, 4]
+    monkeypatch.setattr(progress, "LINE_WITHIN", 0)
+    toys.fit(recipe, progress=True)
+    assert re.search(
+        r"training: epoch 1, step 3, loss \d\.\d{3}, accuracy 0\.\d{3}, \d+ s left", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.2, "3 s"), (99, "99 s"), (700, "12 min"), (11100, "3 h 05 min"), (187_000, "2 days 4 h")],
+)
+def test_times_are_said_in_words(seconds, text):
+    assert progress.duration(seconds) == text
 
 
 @pytest.fixture(scope="module")
