@@ -316,6 +316,7 @@ CASES = (
             "checkpoint_steps": integer("None", "1"),
             "checkpoint_epochs": integer("1"),
             "progress": thing("False", also=("3",)),
+            "tensorboard": flag("False"),
         },
         lambda result, given: len(result) == len(given["seeds"]),
         earlier=({"model": "Foreign()"}, {"progress": "np.ones(3)"}, {"folders": "['a', 'a']"}),

@@ -50,6 +50,16 @@ def test_the_second_waits_says_for_whom_and_goes_on(tmp_path, capfd):
     assert "".join(text) == f"{expected} for its end; Ctrl-C ends the waiting.\n"
 
 
+def test_who_holds_a_lock_can_be_asked(tmp_path, monkeypatch):
+    assert locks.holder(tmp_path / "none") is None
+    with locks.held([tmp_path]):
+        assert locks.holder(tmp_path).startswith(f"Process {os.getpid()} on {socket.gethostname()}, since ")
+        (tmp_path / "lock").write_text("{")
+        assert locks.holder(tmp_path) == "Another process, unknown which"
+    assert locks.holder(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
 def test_who_would_be_refused_anyway_does_not_wait(tmp_path):
     def refuse():
         raise ValueError("other settings")

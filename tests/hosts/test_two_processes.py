@@ -13,6 +13,7 @@ import train
 import training_toys as toys
 
 from deform_jax import training
+from deform_jax.training import run_log
 
 # Where each process holds whole seeds, nothing is summed over processes: the same bits. Where they share a batch, gloo
 # adds their sums in another order than one process does: 1.2e-7 when this was written, and within test_mesh.py's limit.
@@ -52,6 +53,8 @@ def test_two_processes_train_as_one(together, folder, tmp_path):
                 assert row == pytest.approx(wanted, abs=50 * tolerance)
             saved = training.load(folder / layout / str(seed) / "states" / "final").variables
             toys.assert_identical(saved, one[1])
+            told = [line["event"] for line in run_log.read(folder / layout / str(seed) / run_log.NAME)]
+            assert told == ["start", "epoch", "epoch", "finished"]  # by one of them for both
             who, names = writers(folder / layout / str(seed))
             assert who == ({str(seed)} if layout == "2x2" else {"0", "1"})  # by its owner, or by both together
             assert {"states/init", "states/epoch_0002", "states/final", "resume/4", "resume/8"} <= names

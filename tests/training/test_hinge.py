@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -215,8 +216,9 @@ def test_another_multiple_is_another_run(finished):
         fit_pair(finished[0], recipe=dataclasses.replace(RECIPE, stop_interpolation=4))
 
 
-def test_the_bar_is_told_when_the_end_is_known(finished, capsys):
+def test_the_bar_is_told_when_the_end_is_known(finished, capsys, monkeypatch):
     """Images of both seeds to the end of the later one; before, those of all epochs."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     pytest.importorskip("tqdm")
     fit_pair(progress=True)
     text = capsys.readouterr().err
