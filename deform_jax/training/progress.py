@@ -60,7 +60,8 @@ class Progress:
         self._bar, self._looked, self._pending = None, 0.0, 0
         self._lines, self._line, self._reports = shown, -LINES, reports
         self._began: tuple[float, int] | None = None
-        """When the first step was compiled and under way, and its number: from then on speed is counted."""
+        """When a step, the first one at first, was compiled and under way, and which: from then on speed is counted."""
+        self._warm = False
         bar = bar_type() if shown else None
         if bar is not None:
             total, initial = steps * images_per_step, done * images_per_step
@@ -119,6 +120,8 @@ class Progress:
             self._reports.epoch(self._left())
         if self._lines and (last or time.monotonic() - self._line >= LINES):
             self._print({name: sum(row[name] for row in rows) / len(rows) for name in rows[0]})
+        if not self._warm:  # what the first epoch alone compiles is evaluation
+            self._warm, self._began = True, (time.monotonic(), self._done)
 
     def _print(self, facts: dict[str, Any]) -> None:
         parts = [f"{name.replace('_', ' ')} {v if isinstance(v, str) else f'{v:.4g}'}" for name, v in facts.items()]
