@@ -37,13 +37,8 @@ def count_steps(path):
     file = os.open(path, os.O_RDWR | os.O_CREAT)
 
     class Counted(loop.Progress):
-        def __init__(self, steps, done, *arguments, **options):
-            super().__init__(steps, done, *arguments, **options)
-            self._done = done
-
         def advance(self, *arguments):
             super().advance(*arguments)
-            self._done += 1
             os.pwrite(file, f"{self._done:8d}".encode(), 0)
 
     loop.Progress = Counted
