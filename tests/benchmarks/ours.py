@@ -1,5 +1,7 @@
 """deform_jax at its best setting: what a user of the library calls, jitted."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,30 @@ def max_entropy(*, count, size, displacement, cutoff):
     return Job(
         run=lambda: jax.block_until_ready(drawn(keys, images)),
         answer=lambda: np.asarray(given(coefficients, images)),
+        count=count,
+    )
+
+
+def tps_sampling(*, count, size, grid, bound):
+    """Of the same warp, the bilinear sampling alone, by fields that are there."""
+    shifts = jnp.asarray(inputs.shifts(count, grid, bound))
+    return _sampling(count, size, lambda: jax.vmap(lambda one: warps.tps_field(one, (size, size)))(shifts))
+
+
+def max_entropy_sampling(*, count, size, displacement, cutoff):
+    """As ``tps_sampling``."""
+    coefficients = jnp.asarray(inputs.coefficients(count, cutoff))
+    strength = warps.temperature(displacement, cutoff=cutoff, size=(size, size))
+    field = functools.partial(warps.max_entropy_field, shape=(size, size), temperature=strength)
+    return _sampling(count, size, lambda: jax.vmap(field)(coefficients))
+
+
+def _sampling(count, size, fields):
+    images, fields = jnp.asarray(inputs.images(count, size)), jax.jit(fields)()
+    sample = jax.jit(jax.vmap(warps.remap))
+    return Job(
+        run=lambda: jax.block_until_ready(sample(images, fields)),
+        answer=lambda: np.asarray(sample(images, fields)),
         count=count,
     )
 

@@ -4,6 +4,7 @@ from jobs import Contender, Target, Work
 
 OURS = "deform_jax"
 PLAIN = "deform_jax, allocator as the system has it"
+SAMPLING = "deform_jax, sampling alone"
 CHUNKED = "deform_jax, chunk=8"
 CIFAR10 = ((2, 32), (2, 64), (2, 128), (2, 256))
 VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -32,7 +33,11 @@ def max_entropy(*, count, size, displacement, times):
         sizes={"count": count, "size": size, "displacement": displacement, "cutoff": 3},
         smoke={"count": 8, "size": 16, "displacement": 1.0, "cutoff": 3},
         tolerance=2e-4,
-        contenders=(ours("max_entropy"), Contender(peer, "peers_torch:max_entropy_loop")),
+        contenders=(
+            ours("max_entropy"),
+            ours("max_entropy_sampling", SAMPLING),
+            Contender(peer, "peers_torch:max_entropy_loop"),
+        ),
         targets=(Target(OURS, peer, times),),
     )
 
@@ -73,6 +78,7 @@ WORKS = (
         tolerance=2e-4,
         contenders=(
             ours("tps"),
+            ours("tps_sampling", SAMPLING),
             ours("tps", PLAIN, reuse=False),
             Contender(TORCH_BASIS, "peers_torch:tps_basis", chunks(1, 2, 4, 8, 16, 32, 128)),
             Contender(
@@ -102,6 +108,7 @@ WORKS = (
         tolerance=2e-4,
         contenders=(
             ours("tps"),
+            ours("tps_sampling", SAMPLING),
             Contender(TORCH_BASIS, "peers_torch:tps_basis", chunks(64, 128, 256, 1024)),
             Contender("OpenCV remap on our basis", "peers_arrays:opencv"),
             Contender("scikit-image warp on our basis", "peers_arrays:scikit_image", ({"part": 8},)),
