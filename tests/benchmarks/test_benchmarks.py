@@ -69,8 +69,9 @@ def test_an_answer_that_differs_stops_the_benchmark(tmp_path):
             return {"saved": True}
 
     work = WORKS[0]
+    peer = next(one for one in work.contenders if not one.is_ours)
     ours, wrong = np.ones((4, 3)), np.ones((2, 3))
-    workers = [Fake(work.contenders[0], ours), Fake(work.contenders[2], wrong)]
+    workers = [Fake(work.contenders[0], ours), Fake(peer, wrong)]
     assert run.compare(work, workers) == [0, 0]
     workers[1].value = wrong + np.array([0, 0, 0.01])
     with pytest.raises(ValueError, match=r"torch basis.*differs from ours"):
