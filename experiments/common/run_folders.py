@@ -166,8 +166,8 @@ def _looked(path: pathlib.Path) -> tuple[State, str, list[dict[str, Any]], dict[
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = problem or f"resume/{step.name}: {_first_line(error)}"
     facts = next((line for line in reversed(told) if "step" in line), {})
-    if history and facts.get("step", 0) <= history[-1]["step"]:
-        facts = {}
+    if history and facts.get("step", 0) <= history[-1]["step"]:  # the log knows how much time is left
+        facts = facts | history[-1] if facts.get("step") == history[-1]["step"] else {}
     if holder is not None:
         return "training", holder, history, facts
     if problem and not history:

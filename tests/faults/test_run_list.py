@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,8 @@ def test_table_and_single_run(runs, command, tmp_path):
 
 def test_a_run_that_is_trained_now_is_shown_and_not_removed(runs, command):
     seed = runs / FAILED / "seed_003"
+    with locks.held([seed]):  # the last line with a step is that of the epoch it could go on from
+        assert re.search(r"epoch 1 of 2, step 4, .* left \(Process ", " ".join(command("--runs", runs)[1].split()))
     line = {"event": "step", "seed": 3, "epoch": 2, "step": 5, "loss": 1.5, "accuracy": 0.25, "seconds_left": 700.0}
     run_log.append(seed / run_log.NAME, line)
     with locks.held([seed]):
