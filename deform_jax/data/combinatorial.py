@@ -15,9 +15,15 @@ from deform_jax.typing import RandomKey
 
 
 class FeatureSplit(NamedTuple):
-    """Features (n, k) int32, their places (n, k, 2) float32 and labels (n,) int32, numpy, to train and to test on.
+    """Features, their places and labels, numpy, to train and to test on.
 
-    Places are in pixels, (row, column), the centres of pixels at integers from 0.
+    Attributes:
+      train_features: (n, k) int32, the features of each image.
+      train_positions: (n, k, 2) float32, their places in pixels, (row, column), pixels' centres at integers from 0.
+      train_labels: (n,) int32, the classes.
+      test_features: (m, k), likewise.
+      test_positions: (m, k, 2), likewise.
+      test_labels: (m,), likewise.
     """
 
     train_features: Int32[np.ndarray, "n k"]
@@ -32,6 +38,11 @@ def combinatorial_split(key: RandomKey, settings: Combinatorial, *, train: int, 
     """Return the features and places that :func:`combinatorial_images` draws from the same key.
 
     To move features and draw them again with :func:`render_features`.
+
+    Args:
+      key: the random key given there.
+      settings: of the task.
+      train, test: numbers of images, as there.
 
     Raises:
       TypeError, ValueError: as :func:`combinatorial_images`.
@@ -58,6 +69,8 @@ def combinatorial_images(key: RandomKey, settings: Combinatorial, *, train: int,
 
     Raises:
       TypeError, ValueError: not a ``Combinatorial``, no key or more than one, or numbers out of range.
+
+    SI section 5 asks for tasks whose classes are combinations of features; these are ours.
     """
     split = combinatorial_split(key, settings, train=train, test=test)
     arrays = []

@@ -103,6 +103,9 @@ class Combinatorial:
 def feature_vocabulary(settings: Combinatorial) -> Float32[np.ndarray, "v blobs 2"]:
     """Return where the blobs of every feature are, in pixels from its middle, (row, column): (v, blobs, 2) numpy.
 
+    Args:
+      settings: of which ``vocabulary``, ``blobs``, ``seed`` and ``spacing`` count.
+
     Raises:
       TypeError: not a ``Combinatorial``.
     """
@@ -111,7 +114,14 @@ def feature_vocabulary(settings: Combinatorial) -> Float32[np.ndarray, "v blobs 
 
 
 def combination_label(features: Any, settings: Combinatorial) -> Int32[Array, "*batch"]:
-    """Return the classes of combinations of features (…, k): their sum modulo the number of classes.
+    """Return the classes of combinations of features: their sum modulo the number of classes.
+
+    Args:
+      features: (…, k) integers, 0 to ``vocabulary`` − 1.
+      settings: of which ``vocabulary`` and ``num_classes`` count; static.
+
+    Returns:
+      (…) int32, 0 to ``num_classes`` − 1.
 
     Raises:
       TypeError, ValueError: not a ``Combinatorial``; ``features`` are not (…, k) integers or, where known, not in the
@@ -121,7 +131,14 @@ def combination_label(features: Any, settings: Combinatorial) -> Int32[Array, "*
 
 
 def combination_held_out(features: Any, settings: Combinatorial) -> Bool[Array, "*batch"]:
-    """Return whether combinations of features (…, k) are for testing alone, where ``disjoint`` is asked for.
+    """Return whether combinations of features are for testing alone, where ``disjoint`` is asked for.
+
+    Args:
+      features: (…, k) integers, 0 to ``vocabulary`` − 1.
+      settings: of which ``vocabulary`` and ``num_classes`` count; static.
+
+    Returns:
+      (…) bool.
 
     Raises:
       TypeError, ValueError: as :func:`combination_label`.

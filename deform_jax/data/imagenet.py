@@ -25,12 +25,15 @@ class ImageStream:
     """A set of photographs on disk, read while training; made by :func:`stream`.
 
     Attributes:
-      name, folder: TFDS's name and ``data_dir``.
-      train_split, test_split: TFDS's names of the splits.
+      name: TFDS's.
+      folder: TFDS's ``data_dir``.
+      train_split: TFDS's name of the split.
+      test_split: likewise.
       size: pixels per side of the images that come out.
       worker_count: processes that decode, 0 for threads of this process.
       num_classes: number of classes.
-      train_count, test_count: number of images in each split.
+      train_count: number of images to train on.
+      test_count: number of images to test on.
     """
 
     name: str

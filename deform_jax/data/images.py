@@ -32,8 +32,10 @@ class ImageSet:
 
     Attributes:
       name: what it was loaded by.
-      train_images, test_images: (n, h, w, c) uint8, 0 to 255.
-      train_labels, test_labels: (n,) int32, 0 to ``num_classes`` − 1.
+      train_images: (n, h, w, c) uint8, 0 to 255.
+      train_labels: (n,) int32, 0 to ``num_classes`` − 1.
+      test_images: (m, h, w, c), likewise.
+      test_labels: (m,), likewise.
       num_classes: number of classes.
     """
 

@@ -84,7 +84,14 @@ class PixelPairs(NamedTuple):
 
 
 class PairSplit(NamedTuple):
-    """Disjoint pairs to train and to test on: positions (n, 2, d) and labels (n,), int32 numpy; 1 close, 0 far."""
+    """Disjoint pairs to train and to test on.
+
+    Attributes:
+      train_positions: (n, 2, d) int32 numpy, the two pixels of each pair.
+      train_labels: (n,) int32 numpy, 1 close or in the same patch, 0 far.
+      test_positions: (m, 2, d), likewise.
+      test_labels: (m,), likewise.
+    """
 
     train_positions: Int32[np.ndarray, "n 2 d"]
     train_labels: Int32[np.ndarray, " n"]
@@ -94,6 +101,9 @@ class PairSplit(NamedTuple):
 
 def pixel_pairs(task: ScaleDetection) -> PixelPairs:
     """Return every unordered pair of different pixels that has a class, by enumeration.
+
+    Args:
+      task: the settings.
 
     Raises:
       TypeError, ValueError: not a ``ScaleDetection``, or one with a class to which no pair belongs.
@@ -215,7 +225,16 @@ def pair_images(task: ScaleDetection, positions: Any) -> UInt8[np.ndarray, "*bat
 
 
 def active_value(task: ScaleDetection) -> float:
-    """Return the value of an active pixel: the task's own, or √(L/2) in 1-D and hw/2 in 2-D (without padding)."""
+    """Return the value of an active pixel: the task's own, or √(L/2) in 1-D and hw/2 in 2-D (without padding).
+
+    Args:
+      task: of which ``value`` and ``shape`` count.
+
+    Raises:
+      TypeError: not a ``ScaleDetection``.
+
+    SI section 4; the released code in 2-D.
+    """
     _check_task(task)
     if task.value is not None:
         return task.value

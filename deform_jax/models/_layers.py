@@ -33,9 +33,9 @@ class ZooNetwork(nn.Module):
       compute_dtype: ``"float32"``, or ``"bfloat16"`` for all layers but the last; parameters, batch norm's statistics
         and the logits stay in float32. ``models.represent`` probes in float32, whatever stands here.
 
-    Raises (when initialised or applied):
-      ValueError, TypeError: fields out of their bounds, or a batch that is not ``(n, h, w, c)`` floats of the size
-        that the network needs.
+    Raises:
+      ValueError, TypeError: when initialised or applied, fields out of their bounds, or a batch that is not
+        ``(n, h, w, c)`` floats of the size that the network needs.
     """
 
     num_classes: int = 10

@@ -14,7 +14,9 @@ from deform_jax.models.initializers import truncated_normal_fan_in
 from deform_jax.typing import Images, Taps
 
 CIFAR10_BLOCKS = ((2, 32), (2, 64), (2, 128), (2, 256))
+"""(layers, channels) of each block of LS's network for CIFAR10 (LS 2.2)."""
 IMAGENET_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+"""(layers, channels) of each block of LS's network for ImageNet (LS 2.2)."""
 TINY_BLOCKS = ((1, 32), (1, 64))
 """Ours, one layer in each of the CIFAR10 form's first two blocks: to try things out."""
 
@@ -43,9 +45,9 @@ class BlockVGG(nn.Module):
         norm's statistics, the global average and the logits stay in float32. For training on accelerators:
         ``models.represent`` probes in float32, whatever stands here.
 
-    Raises (when initialised or applied):
-      ValueError, TypeError: unknown downsampling, impossible blocks, a batch that is not ``(n, h, w, c)`` floats, or
-        images that a halving would reduce to nothing.
+    Raises:
+      ValueError, TypeError: when initialised or applied, unknown downsampling, impossible blocks, a batch that is not
+        ``(n, h, w, c)`` floats, or images that a halving would reduce to nothing.
     """
 
     blocks: tuple[tuple[int, int], ...] = CIFAR10_BLOCKS

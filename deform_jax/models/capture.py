@@ -58,7 +58,7 @@ def capture(
     Raises:
       TypeError, ValueError: not a Flax Linen module, variables without ``params``, an argument that is not hashable,
         not the module's or missing, or ``names`` of another kind.
-      ValueError (when called): ``names`` that no submodule has, or that leave nothing but the input.
+      ValueError: when called, ``names`` that no submodule has, or that leave nothing but the input.
     """
     _check_variables(model, variables)
     _check_arguments(model, arguments)

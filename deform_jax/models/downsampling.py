@@ -15,10 +15,18 @@ from deform_jax import checks
 from deform_jax.models.initializers import truncated_normal_fan_in
 
 DOWNSAMPLINGS = ("subsample", "max", "average", "strided", "strided_relu")
+"""Names of the downsamplings that ``BlockVGG`` knows (LS 2.2)."""
 
 
 def subsample(images: jax.Array) -> jax.Array:
-    """Keep the top-left pixel of every 2 × 2 block, ``(n, h, w, c) -> (n, h // 2, w // 2, c)`` (LS 2.2)."""
+    """Return the top-left pixel of every 2 × 2 block, ``(n, h, w, c) -> (n, h // 2, w // 2, c)`` (LS 2.2).
+
+    Args:
+      images: ``(n, h, w, c)`` numbers.
+
+    Raises:
+      ValueError, TypeError: another rank, images smaller than 2 × 2, or no real numbers.
+    """
     return _corners(_image_batch(images, kind="real"))[0]
 
 
@@ -55,7 +63,14 @@ def max_pool(images: jax.Array, *, window: int = 2, stride: int = 2, padding: in
 
 
 def average_pool(images: jax.Array) -> jax.Array:
-    """Return the mean of every 2 × 2 block and channel, ``(n, h, w, c) -> (n, h // 2, w // 2, c)`` (LS 2.2)."""
+    """Return the mean of every 2 × 2 block and channel, ``(n, h, w, c) -> (n, h // 2, w // 2, c)`` (LS 2.2).
+
+    Args:
+      images: ``(n, h, w, c)`` floats.
+
+    Raises:
+      ValueError, TypeError: another rank, images smaller than 2 × 2, or no floats.
+    """
     images = _image_batch(images)
     return sum(_corners(images)) / jnp.asarray(4, images.dtype)
 

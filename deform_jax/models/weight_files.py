@@ -42,9 +42,9 @@ def read_weights(source: str | os.PathLike) -> dict[str, np.ndarray]:
 
     A ``.safetensors`` file, or a ``.pth`` file with a state dict, in PyTorch's format before or since version 1.6; a
     checkpoint that holds the state dict under ``"state_dict"`` or ``"model"`` will do. The format is recognised by
-    the content, not by the file's name. Nothing in the file is run: its pickle is read by
-    :mod:`deform_jax.models.torch_pickle`, which refuses all names but the few that describe arrays; and no number in it
-    is believed before it is compared with the file's size. The arrays may share memory and cannot be written to.
+    the content, not by the file's name. Nothing in the file is run: its pickle is read by a reader of our own, which
+    refuses all names but the few that describe arrays; and no number in it is believed before it is compared with the
+    file's size. The arrays may share memory and cannot be written to.
 
     Args:
       source: path of the file.

@@ -118,7 +118,7 @@ def average_channels(represent: Represent) -> Represent:
       represent: images (n, …) → ordered mapping {tap: (n, …)}, as for :func:`sensitivity`.
 
     Returns:
-      Such a function, compiled as often as ``represent`` itself: once for all seeds if it is a pytree that can be
+      Such a function, compiled as often as ``represent`` itself, once for all seeds if it is a pytree that can be
       called, such as ``jax.tree_util.Partial(function, variables)``, and at every call if it is a plain function.
 
     Raises:

@@ -13,8 +13,11 @@ class Exponents(NamedTuple):
     """Exponents of D_k, G_k and R_k as powers of the width A_k."""
 
     deformation: float
+    """Of D_k."""
     noise: float
+    """Of G_k."""
     ratio: float
+    """Of R_k: the first less the second."""
 
 
 def asymptotic_exponents(*, strided: bool, ndim: int = 1) -> Exponents:
@@ -34,6 +37,9 @@ def asymptotic_exponents(*, strided: bool, ndim: int = 1) -> Exponents:
     Args:
       strided: strides equal the filter size, not 1.
       ndim: d, dimensions of the image.
+
+    Returns:
+      ``(deformation, noise, ratio)``, exponents of D, G and R.
 
     Raises:
       TypeError: ``strided`` is not a bool.

@@ -23,7 +23,7 @@ KERNEL_NAMES = ("kernel", "w")
 def total_variation(kernel: Float[Array, "*size c_in c_out"], *, per_slice: bool = False) -> Float[Array, ""]:
     """Normalised total variation TV(W)/‖W‖₁ of a kernel: 0 where it is constant in space, larger where it is rough.
 
-    TV(W) = Σ |W[i+1, j] − W[i, j]| + Σ |W[i, j+1] − W[i, j]| over neighbours within the kernel, no wrap-around, and
+    TV(W) = ``Σ |W[i+1, j] − W[i, j]| + Σ |W[i, j+1] − W[i, j]|`` over neighbours within the kernel, no wrap-around, and
     over all channel pairs. Sobel 1.5, the 4-neighbour Laplacian 3.5, a large random normal 3×3 kernel 4√2/3. Kernels of
     different sizes have different scales: compare 3×3 with 3×3. Differentiable; the subgradient at ties is 0.
 
@@ -75,7 +75,7 @@ def filter_statistics(
       size: only kernels of this spatial size: ``3`` for 3×3 and for width 3, or a tuple ``(3, 3)`` or ``(3,)``.
 
     Returns:
-      {layer: statistic}; the layer is the path of modules joined by "/", sorted with numbers in order (``Conv_2``
+      ``{layer: statistic}``; the layer is the path of modules joined by "/", sorted with numbers in order (``Conv_2``
       before ``Conv_10``). Empty if no kernel has the ``size``.
 
     Raises:

@@ -23,12 +23,12 @@ def homogeneous_representations(
     counts the active pixels in its receptive field. Either keeps Σ x.
 
     Args:
-      images: (…, *shape) non-negative images of ``ndim`` axes, on which ReLU does nothing.
+      images: ``(…, *shape)`` non-negative images of ``ndim`` axes, on which ReLU does nothing.
       filter_size, stride, layers: as for :func:`homogeneous_network`.
       ndim: how many of the last axes are the image's.
 
     Returns:
-      K float64 arrays (…, *sites).
+      K float64 arrays ``(…, *sites)``.
 
     Raises:
       TypeError: not an array of real numbers, or traced.
@@ -91,6 +91,9 @@ def receptive_field_size(filter_size: int, *, stride: int = 1, layers: int) -> F
       filter_size: F ≥ 2.
       stride: 1 or F.
       layers: K.
+
+    Returns:
+      (K,) float64, in pixels.
 
     Raises:
       TypeError, ValueError: not integers, or out of range.

@@ -30,7 +30,7 @@ def laplacian_modes(size: int | tuple[int, ...], *, ndim: int = 2) -> tuple[np.n
       ndim: 2, or 1 for the kernels of 1-D convolutions; a tuple has its own.
 
     Returns:
-      ``(eigenvalues (N,), modes (N, *size))``, N entries in all: float64, read-only and cached. Eigenvalues ascend, and
+      ``(eigenvalues (N,), modes (N, *size))``, N entries in all, float64, read-only and cached. Eigenvalues ascend, and
       are exactly equal within an eigenspace (3 × 3: 0, 1, 1, 2, 3, 3, 4, 4, 6); there the mode with fewer half-waves
       along the first axis comes first. Modes are orthonormal, and positive at their first entry.
 

@@ -29,7 +29,7 @@ def effective_receptive_field(
 ) -> OrderedDict[str, Float[Array, ""]]:
     """Width A_k of each tap's effective receptive field, in input pixels, for periodic images.
 
-    It is seen from the input: a(i) = Σ_c |f_k(value δ_i) − f_k(0)| at one site, as a function of the active pixel i,
+    Seen from the input: ``a(i) = Σ_c |f_k(value δ_i) − f_k(0)|`` at one site, as a function of the active pixel i,
     averaged over the sites after each is turned back by its own place, and s² its variance about its circular mean.
     With stride 1 the width is s, for homogeneous filters √(k (F² − 1)/12) before it wraps around. With strides, where
     what a pixel becomes is always a single site, it is √(12 s² + 1), the number of sites of a uniform profile with that
@@ -38,8 +38,8 @@ def effective_receptive_field(
     Differentiable in ``value`` and in the arrays of ``represent``; works inside ``jit`` and ``vmap``.
 
     Args:
-      represent: images (n, …) → ordered mapping {tap: (n, *sites, features)}, compiled as for :func:`sensitivity`. A
-        tap (n, features) is taken as one site.
+      represent: images (n, …) → ordered mapping ``{tap: (n, *sites, features)}``, compiled as for :func:`sensitivity`.
+        A tap (n, features) is taken as one site.
       shape: d sides of the images, in pixels, without channels: (L,) or (h, w). All prod(shape) active pixels are fed.
       value: of the active pixel, in image-value units; SI's is √(L/2).
       stride: 1, or any other for a network with strides equal to its filter size: which of the two widths.
@@ -47,10 +47,10 @@ def effective_receptive_field(
       chunk: active pixels that go through together, or ``None`` for all.
 
     Returns:
-      {tap: ()} widths in the order of ``represent``. In more than one dimension s² is the mean of the variances along
-      the axes. A single site is no exception: uniform over L pixels it has the width L of a strided network. ``nan``
-      where no active pixel changes anything, or where values are not finite; called eagerly, a ``RuntimeWarning`` names
-      these taps.
+      ``{tap: ()}`` widths in the order of ``represent``. In more than one dimension s² is the mean of the variances
+      along the axes. A single site is no exception: uniform over L pixels it has the width L of a strided network.
+      ``nan`` where no active pixel changes anything, or where values are not finite; called eagerly, a
+      ``RuntimeWarning`` names these taps.
 
     Raises:
       TypeError: ``represent`` is not callable or returns no mapping of arrays, or sizes are no static integers.

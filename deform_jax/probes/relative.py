@@ -60,7 +60,7 @@ def relative_sensitivity(
         :func:`sensitivity`. For more images than fit on the device, see :func:`streamed_relative_sensitivity`.
 
     Returns:
-      ``(deformation, noise, ratio)``, each {tap: ()} in the order of ``represent``, without unit. All three are ``nan``
+      ``(deformation, noise, ratio)``, each ``{tap: ()}`` in the order of ``represent``, without unit. All are ``nan``
       where the clean representations are all alike, R too although its normalisers cancel; R is ``nan`` where noise
       moves nothing (G = 0); and where values are not finite. Called eagerly, a ``RuntimeWarning`` names these taps.
 

@@ -59,7 +59,7 @@ def sensitivity(
         differences of every tap.
 
     Returns:
-      {tap: ratio} in the order of ``represent``; without unit, 0 for a representation that does not move. It is
+      ``{tap: ratio}`` in the order of ``represent``; without unit, 0 for a representation that does not move. It is
       ``nan`` where the clean representations are all alike (a normaliser of zero, or no more than float32's rounding
       of the representations) and where values or distances are not finite; called eagerly, a ``RuntimeWarning``
       names these taps.
@@ -102,8 +102,8 @@ def sensitivity_parts(
       chunk: images that go through together, or ``None`` for all.
 
     Returns:
-      ``(numerators, normaliser)``, mappings {tap: (n,)} and {tap: ()} in the order of ``represent``, both in the unit
-      of the distance. Nothing is divided here and nothing warned of: the normaliser of a constant tap is 0.
+      ``(numerators, normaliser)``, mappings ``{tap: (n,)}`` and ``{tap: ()}`` in the order of ``represent``, both in
+      the unit of the distance. Nothing is divided here and nothing warned of: the normaliser of a constant tap is 0.
 
     Raises:
       TypeError, ValueError: as :func:`sensitivity`.

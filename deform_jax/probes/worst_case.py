@@ -42,7 +42,7 @@ def worst_case(
     distance: Distance = "cosine",
     chunk: int | None = None,
 ) -> WorstCase:
-    """Deformations in the box |parameters| ≤ ``limit`` that move chosen taps as far as possible, image by image.
+    """Deformations in the box ``|parameters| ≤ limit`` that move chosen taps as far as possible, image by image.
 
     Projected sign-gradient ascent: every parameter moves by one step size along the sign of its derivative of
     Σ weight · distance(r(x), r(deform(parameters, x))), and is clipped to the box. What is kept of each image is the
@@ -69,7 +69,7 @@ def worst_case(
       chunk: images that go through together, or ``None`` for all: gradients keep all activations of a chunk.
 
     Returns:
-      ``(parameters, distances, trace)``. Under ``jit`` or ``grad`` the steps are scanned, which is slow on CPU: call it
+      ``(parameters, distances, trace)``. Under ``jit`` or ``grad`` the steps are scanned, which is slow on CPU; call it
       as it is for speed. For differentiation the parameters found and the trace are constants: what is left is the
       derivative of the distances at those parameters, which for the objective at a maximum is all of it.
 

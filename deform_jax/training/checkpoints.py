@@ -152,7 +152,11 @@ def steps(folder: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def load_newest(folder: str | os.PathLike) -> Checkpoint | None:
-    """Return the newest good step in a folder, or None if it holds none; each damaged one is named in a warning."""
+    """Return the newest good step in a folder, or None if it holds none; each damaged one is named in a warning.
+
+    Args:
+      folder: one that holds checkpoints, each under the number of its step.
+    """
     found = steps(folder)
     for i in reversed(range(len(found))):
         try:

@@ -25,6 +25,13 @@ def stack(trees: Sequence[PyTree | None], mesh: Mesh) -> PyTree:
 
     On a mesh of several processes, each gives the trees of the rows it has devices in; others may be None.
 
+    Args:
+      trees: one per seed, alike in structure and shapes.
+      mesh: from ``make_mesh``, its ``seed`` axis as long as there are trees.
+
+    Returns:
+      The same structure, arrays (seeds, …).
+
     Raises:
       TypeError, ValueError: not a mesh, the number of trees is not the length of its ``seed`` axis, or they hold
         something other than arrays.
@@ -52,6 +59,9 @@ def unstack(tree: PyTree) -> list[PyTree]:
     leaf and seed: 20 times as slow, and on simulated devices it can lock up. Of a mesh of several processes: None for
     seeds of other processes' rows, and arrays whole on each device of a row, which those of the row save together.
 
+    Args:
+      tree: arrays (seeds, …).
+
     Raises:
       TypeError, ValueError: not a pytree of arrays that all have as many rows.
     """
@@ -69,6 +79,13 @@ def unstack(tree: PyTree) -> list[PyTree]:
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Place a whole copy of every array on every device of the mesh; all processes must give equal arrays.
+
+    Args:
+      tree: a pytree of arrays.
+      mesh: from ``make_mesh``.
+
+    Returns:
+      The same structure, arrays of the same shapes.
 
     Raises:
       TypeError, ValueError: not a mesh, or not a pytree of arrays.

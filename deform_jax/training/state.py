@@ -18,11 +18,14 @@ class State(struct.PyTreeNode):
 
     Attributes:
       step: () int32, steps done.
-      params, batch_stats: the network's variables (``batch_stats`` empty without batch norm).
+      params: the network's parameters.
+      batch_stats: the averages of its batch norms, empty without.
       opt_state: optax's state.
       key: the run's random key; batch order, augmentation and dropout derive from it, the epoch and the step.
       totals: sums over the current epoch: ``loss`` (nats), ``correct``, ``count``.
-      model, recipe, steps_per_epoch: static.
+      model: the module; static.
+      recipe: optimiser settings; static.
+      steps_per_epoch: static.
     """
 
     step: jax.Array

@@ -76,7 +76,20 @@ def train_step(state: State, batch: Mapping[str, Array], *, axis_name: str | Non
 
 
 def epoch_order(key: RandomKey, epoch: int, n: int, batch_size: int) -> Integer[Array, "steps batch"]:
-    """Return the image indices of every step of one epoch: a permutation of 0 … n − 1, its remainder dropped."""
+    """Return the image indices of every step of one epoch: a permutation of 0 … n − 1, its remainder dropped.
+
+    Args:
+      key: the run's random key.
+      epoch: from 0; may be traced.
+      n: number of images.
+      batch_size: images per step.
+
+    Returns:
+      (n // batch_size, batch_size) integers.
+
+    Raises:
+      TypeError, ValueError: no key or more than one, or numbers out of range.
+    """
     checks.key(key, remedy="Each run has a key of its own.")
     if not checks.is_traced(epoch):
         epoch = checks.integer("epoch", epoch, minimum=0, maximum=2**31 - 1)
@@ -101,6 +114,9 @@ def prepared_train_step(
       batch: ``images`` (n, h, w, c) uint8 and ``labels`` (n,), the part of the batch that falls to this device.
       prepare: keys (n,) and raw images (n, h, w, c) → network images.
       axis_name: as in ``train_step``.
+
+    Returns:
+      The state after the step, and its ``loss`` and ``accuracy``.
 
     Raises:
       TypeError, ValueError: as ``train_step``, and a ``prepare`` that cannot be called.
@@ -128,6 +144,9 @@ def indexed_train_step(
         the part of the batch that falls to this device.
       prepare: keys (n,) and raw images (n, h, w, c) → network images.
       axis_name: as in ``train_step``.
+
+    Returns:
+      The state after the step, and its ``loss`` and ``accuracy``.
 
     Raises:
       TypeError, ValueError: as ``prepared_train_step``.

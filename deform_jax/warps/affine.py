@@ -55,6 +55,8 @@ def translation_field(translation: Float[Array, "2"], shape: tuple[int, int]) ->
 
     Raises:
       TypeError, ValueError: as ``affine_field``.
+
+    Ours, to measure pose.
     """
     translation = _real(_inputs.example("translation", translation, "2", kind="real"))
     return affine_field(jnp.eye(2, dtype=translation.dtype), -translation, shape)
@@ -74,6 +76,8 @@ def rotation_field(angle: float | Float[Array, ""], shape: tuple[int, int]) -> F
     Raises:
       TypeError: ``angle`` is not a number, or ``shape`` is not a static pair of integers.
       ValueError: an angle that is not finite, or a shape below 1.
+
+    Ours, to measure pose.
     """
     angle = _real(checks.number("angle", angle))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -94,6 +98,8 @@ def scaling_field(factor: float | Float[Array, ""], shape: tuple[int, int]) -> F
     Raises:
       TypeError: ``factor`` is not a number, or ``shape`` is not a static pair of integers.
       ValueError: a factor that is not finite and positive, or a shape below 1.
+
+    Ours, to measure pose.
     """
     factor = _real(checks.number("factor", factor, minimum=0, exclusive=True))
     return affine_field(jnp.eye(2, dtype=factor.dtype) / factor, jnp.zeros(2, factor.dtype), shape)

@@ -200,6 +200,8 @@ def random_rotation(
 
     Raises:
       TypeError, ValueError: as ``random_translation``.
+
+    Ours, to measure pose.
     """
     return _affine(_rotation, checks.number("max_angle", max_angle, minimum=0), boundary, fill)
 
@@ -219,6 +221,8 @@ def random_scaling(
 
     Raises:
       TypeError, ValueError: as ``random_translation``.
+
+    Ours, to measure pose.
     """
     return _affine(_scaling, checks.number("max_factor", max_factor, minimum=1), boundary, fill)
 

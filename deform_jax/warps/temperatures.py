@@ -25,7 +25,7 @@ def temperature(displacement: float | jax.Array, *, cutoff: int, size: int | tup
       size: n ≥ 1, of square images, or (h, w), of which the shorter side counts (see ``max_entropy_field``); static.
 
     Returns:
-      T, without unit: a Python float, or an array where ``displacement`` is traced.
+      T, without unit, a Python float, or an array where ``displacement`` is traced.
 
     Raises:
       TypeError: an argument that is no number, or no static integer where one is needed.
@@ -47,7 +47,7 @@ def typical_displacement(temperature: float | jax.Array, *, cutoff: int, size: i
       size: n or (h, w) in pixels, as in ``temperature``; static.
 
     Returns:
-      δ in pixels: a Python float, or an array where ``temperature`` is traced. Nominal, as explained there.
+      δ in pixels, a Python float, or an array where ``temperature`` is traced. Nominal, as explained there.
 
     Raises:
       TypeError, ValueError: as ``temperature``.
@@ -94,7 +94,7 @@ def temperature_grid(
       count: number of temperatures at each, ≥ 2; static.
 
     Returns:
-      {cutoff: (count,) temperatures, from ``low``/15 to 2 ``high`` of its ``temperature_range``}, in the given order.
+      ``{cutoff: (count,)}``, temperatures from ``low``/15 to 2 ``high`` of its ``temperature_range``, in this order.
 
     Raises:
       TypeError: ``cutoffs`` is not a tuple of integers, or ``count`` is none.
