@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         return 2
     module = f"experiments.{known[name][0]}.{name}"
     sys.argv = [f"python -m experiments {name}", *rest]
-    runpy.run_module(module, run_name="__main__")
+    runpy.run_module(module, run_name="__main__", alter_sys=True)  # `--help` reads the settings' source in `__main__`
     return 0
 
 

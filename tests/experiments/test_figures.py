@@ -243,6 +243,14 @@ def test_the_listing_and_help_name_figures_settings_units_and_defaults(capsys):
     assert "default: 16" in capsys.readouterr().out  # the scale's defaults, not the class's
 
 
+def test_help_from_the_command_line_describes_a_script_s_own_settings(capsys, monkeypatch):
+    """They are those of `__main__` there, from whose source their descriptions are read."""
+    monkeypatch.delitem(sys.modules, "experiments.learned_stability.fig4_smoothed_initialisation", raising=False)
+    with pytest.raises(SystemExit):
+        run(["fig4_smoothed_initialisation", "--help"])
+    assert "Standard deviations of the Gaussian, pixels" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
