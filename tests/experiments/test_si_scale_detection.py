@@ -42,7 +42,9 @@ def test_all_figures_find_the_same_trained_networks(smoke, runs):
         smoke(name)
     said = [json.loads(path.read_text())["training"] for path in runs.glob("*/settings.json")]
     networks = [settings["network"] for settings in said if settings["dataset"] == tasks.PAIRS]
-    assert sorted(networks) == ["fc_l2", "lenet", "vgg11"]
+    # Other figures' simple CNNs may be there too, as these tests are shared out.
+    zoo = [network for network in networks if not network.startswith("simple_cnn")]
+    assert sorted(zoo) == ["fc_l2", "lenet", "vgg11"]
 
 
 def test_fig8_has_an_error_and_all_sensitivities_of_every_network(smoke):
