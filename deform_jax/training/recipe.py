@@ -12,7 +12,7 @@ from deform_jax.typing import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Optimiser settings; the defaults are those of the LS column of our protocols.
+    """Optimiser settings; the defaults are our reading of LS.
 
     LS does not publish its recipe: SGD 0.1 with momentum 0.9, cosine decay to 0, weight decay 5e-4 on kernels only,
     batches of 128 for 100 epochs are our reading (they are SI's, with fewer epochs).

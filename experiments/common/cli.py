@@ -28,8 +28,8 @@ class Options:
     """What does not change a result: where things are and what to do."""
 
     scale: Scale = "demo"
-    """Set of defaults: smoke (seconds, CPU), demo (minutes, two cores, real images), paper (the published sizes, on
-    CIFAR10), imagenet (the published sizes, on ImageNet; not every figure has it)."""
+    """Set of defaults: smoke (seconds, CPU), demo (minutes, two cores, real images), paper (the published
+    sizes), imagenet (LS's and SI's sizes for ImageNet; not every figure has it)."""
     plot_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Redraw the figure from its table; train and measure nothing."""
     runs: pathlib.Path = run_folders.RUNS
@@ -88,7 +88,7 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
     scale = early.parse_known_args(arguments)[0].scale
     defaults = scales.get(scale, scales["demo"])  # tyro refuses an unknown scale below, and lists the choices
     name = pathlib.Path(script).stem
-    shape = dataclasses.make_dataclass("Arguments", [("settings", type(defaults)), ("options", Options)])
+    shape = dataclasses.make_dataclass("Arguments", [("figure", type(defaults)), ("command", Options)])  # in --help
     try:
         parsed = tyro.cli(
             shape,
@@ -100,7 +100,7 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
         )
     except (ValueError, TypeError) as error:  # a setting's own check
         sys.exit(f"error: {error}")
-    options: Options = parsed.options
+    options: Options = parsed.command
     if options.scale not in scales:
         sys.exit(f"error: {name} has the scales {', '.join(scales)}, but --scale {options.scale} was given.")
     hosts.start(options.coordinator, options.processes, options.process, options.peer_timeout)
@@ -108,9 +108,9 @@ def parse(scales: Mapping[str, S], *, script: str, description: str, arguments: 
         hosts.leave_rest_to_writer()
     clock.COMMAND.turn("other")
     return Command(
-        settings=parsed.settings,
+        settings=parsed.figure,
         options=options,
-        results=_results(parsed.settings, defaults, options, pathlib.Path(script)),
+        results=_results(parsed.figure, defaults, options, pathlib.Path(script)),
         line=_line(name, arguments),
     )
 

@@ -164,11 +164,11 @@ def main() -> int:
     """Run the command line; the exit status says whether there were failures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--examples", type=int, default=Settings.examples, help="drawn calls for each function")
-    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="of the drawn calls")
     parser.add_argument("--seconds", type=float, default=Settings.seconds, help="for running each; then only tracing")
     parser.add_argument("--limit", type=float, default=Settings.limit, help="seconds that one call may take")
     parser.add_argument("--only", nargs="+", default=[], help="public names, without their subpackage")
-    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results", help="folder for the tables")
     given = parser.parse_args()
     os.environ.update({name: os.environ.get(name, value) for name, value in FLAGS.items()})
     sys.path.insert(0, str(HERE.parents[1]))

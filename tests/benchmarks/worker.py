@@ -15,10 +15,10 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("work")
-    parser.add_argument("contender", type=int)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("work", help="its name, as side_by_side.py --only has it")
+    parser.add_argument("contender", type=int, help="its number among those of the work, from 0")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, for the tests")
+    parser.add_argument("--threads", type=int, default=2, help="cores and threads (default: 2)")
     options = parser.parse_args()
     # What libraries print must not get between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
