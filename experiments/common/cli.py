@@ -29,7 +29,7 @@ class Options:
 
     scale: Scale = "demo"
     """Set of defaults: smoke (seconds, CPU), demo (minutes, two cores, real images), paper (the published
-    sizes), imagenet (LS's and SI's sizes for ImageNet; not every figure has it)."""
+    sizes), imagenet (LS's sizes for ImageNet; not every figure has it)."""
     plot_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Redraw the figure from its table; train and measure nothing."""
     runs: pathlib.Path = run_folders.RUNS
