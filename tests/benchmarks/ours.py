@@ -90,6 +90,16 @@ def sensitivity(*, count, size, blocks, chunk=None):
     return Job(run=run, answer=lambda: np.asarray([float(value) for value in run().values()]), count=2 * count)
 
 
+def forward(*, count, size, blocks):
+    """Of the same, both batches through the network alone; each layer's largest value stands for its use."""
+    model, variables = _vgg(blocks, 3, "max")
+    represent = models.represent(model, variables)
+    clean = inputs.images(count, size)
+    batches = jnp.asarray(clean), jnp.asarray(inputs.perturbed(clean))
+    largest = jax.jit(lambda images: jax.tree.map(jnp.max, represent(images)))
+    return Job(run=lambda: jax.block_until_ready([largest(one) for one in batches]), answer=None, count=2 * count)
+
+
 def train_step(*, count, size, blocks, downsampling, compute_dtype="float32", devices=1):
     """SGD with momentum and weight decay on kernels, on images and labels that lie on the device."""
     model, variables = _vgg(blocks, 3, downsampling)

@@ -143,6 +143,7 @@ WORKS = (
         tolerance=5e-3,
         contenders=(
             ours("sensitivity"),
+            ours("forward", "deform_jax, forward passes alone"),
             Contender("torch hooks", "peers_torch:sensitivity_hooks", LAYOUTS),
             Contender("torch layer by layer", "peers_torch:sensitivity_layers", LAYOUTS),
         ),
