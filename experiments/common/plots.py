@@ -1,12 +1,14 @@
 """Figures readable at column width: colour-blind-safe lines, ±2 sd bands over seeds, the scale stamped on."""
 
+import itertools
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from deform_jax import checks
 from experiments.common import clock, tables
 
 if TYPE_CHECKING:
@@ -21,6 +23,17 @@ LINES: Mapping[str, tuple[str, str, str]] = {
     "strided": ("#CC79A7", "v", "strided"),
     "strided_relu": ("#E69F00", "D", "strided-ReLU"),
 }
+OTHERS: Sequence[tuple[str, str]] = (
+    ("#0072B2", "o"),
+    ("#D55E00", "^"),
+    ("#009E73", "P"),
+    ("#CC79A7", "v"),
+    ("#E69F00", "D"),
+    ("#56B4E9", "s"),
+)
+"""Colour and marker of networks that are not among ``LINES``, in order."""
+STATES: Mapping[str, str] = {"init": ":", "shuffled": "--", "trained": "-"}
+"""Last word of a label of ``by_layer`` → its line; labels that are else alike share a colour."""
 FORMATS = ("png", "pdf")
 STYLE: dict[str, Any] = {
     "font.size": 9,
@@ -135,6 +148,75 @@ def _colours(name: str, low: float, high: float, count: int) -> np.ndarray:
     return mpl.colormaps[name](np.linspace(low, high, count))
 
 
+def arrows(axes: "Axes", tips: np.ndarray, field: np.ndarray, **style: Any) -> None:
+    """Draw arrows whose tip is an output pixel and whose tail is where its value comes from: p + field[p]."""
+    tips, field = tips.reshape(-1, 2), field.reshape(-1, 2)
+    tails = tips + field
+    style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006, **style}
+    axes.quiver(tails[:, 1], tails[:, 0], -field[:, 1], -field[:, 0], **style)
+
+
+def by_layer(
+    values: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]],
+    quantity: str = "sensitivity",
+    *,
+    axes: "Axes | None" = None,
+    log: bool = False,
+) -> "Axes":
+    """Draw what probes return, {layer: value}, for one or several networks, and return the panel.
+
+    Args:
+      values: {label: {layer: value}}, or lists of such mappings, one per seed, of which the mean is drawn, with a band
+        of ± 2 standard deviations. Labels may end in a word of ``STATES``: ``{"max init": …, "max trained": …}``.
+      quantity: what the values are.
+      axes: the panel to draw in; by default, one of a new figure.
+      log: logarithmic y, with the geometric mean and band, as SI has R.
+
+    Raises:
+      ValueError: nothing to draw, values that are not single numbers, or different layers.
+    """
+    seeds = {label: [found] if isinstance(found, Mapping) else list(found) for label, found in values.items()}
+    given = list(dict.fromkeys(tuple(one) for members in seeds.values() for one in members))
+    if len(given) != 1 or not given[0] or not all(seeds.values()):
+        said = f"{' and '.join(map(str, given)) or 'nothing'} was given"
+        checks.fail("values", "have the same layers for every label", said, "Give each its own panel.")
+    names = given[0]
+    if axes is None:
+        axes = panels(1, width=min(max(3.6, 0.26 * len(names)), 7.2), height=3.3)[1][0]
+    looks = _looks(_network_and_state(label)[0] for label in seeds)
+    for label, members in seeds.items():
+        array = np.asarray([[one[name] for name in names] for one in members], np.float64)
+        if array.ndim != 2:
+            checks.fail("values", "hold one number per layer", f"those of {label!r} have shape {array.shape[2:]}")
+        network, state = _network_and_state(label)
+        colour, marker = looks[network]
+        style = {"linestyle": STATES[state], "marker": marker if state == "trained" else None, "label": label}
+        band(axes, np.arange(len(names)), array, color=colour, geometric=log, **style)
+    layer_axis(axes, names, label=False)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_ylabel(quantity)
+    if log:
+        axes.set_yscale("log")
+        plain_log_ticks(axes)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.legend()
+    return axes
+
+
+def _network_and_state(label: str) -> tuple[str, str]:
+    network, _, state = label.rpartition(" ")
+    return (network, state) if state in STATES else (label, "trained")
+
+
+def _looks(networks: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return each network's colour and marker: those that it always has, or the next ones that are left."""
+    networks = list(dict.fromkeys(networks))
+    found = {name: LINES[name][:2] for name in networks if name in LINES}
+    free = itertools.cycle([look for look in OTHERS if look not in found.values()])
+    return found | {name: next(free) for name in networks if name not in LINES}
+
+
 def layer_axis(axes: "Axes", names: Sequence[str], *, label: bool = True) -> None:
     """Label x by layer number, the input being 0, and shade the downsampling layers."""
     if label:
@@ -142,7 +224,7 @@ def layer_axis(axes: "Axes", names: Sequence[str], *, label: bool = True) -> Non
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xticks(range(0, len(names), 2 if len(names) > 8 else 1))
     for index, name in enumerate(names):
-        if name.endswith("_down"):
+        if name.endswith("_down") or "pool" in name.lower():
             axes.axvspan(index - 0.5, index + 0.5, color="0.93", zorder=0, linewidth=0)
 
 

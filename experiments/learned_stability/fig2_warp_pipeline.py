@@ -1,7 +1,6 @@
 """LS Fig. 2: the four steps from random control-point shifts to a deformed image."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,6 @@ import numpy as np
 
 from deform_jax import warps
 from experiments.common import cli, photographs, plots, tables
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +31,6 @@ class Settings:
 SCALES = {"smoke": Settings(size=64, max_shift=6.0, arrows=9), "demo": Settings(), "paper": Settings()}
 
 
-def arrows(axes: "Axes", tips: np.ndarray, field: np.ndarray, **style: Any) -> None:
-    """Draw arrows whose tip is an output pixel and whose tail is where its value comes from: p + field[p]."""
-    tips, field = tips.reshape(-1, 2), field.reshape(-1, 2)
-    tails = tips + field
-    style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006, **style}
-    axes.quiver(tails[:, 1], tails[:, 0], -field[:, 1], -field[:, 0], **style)
-
-
 def plot(command: cli.Command[Settings], shifts: np.ndarray) -> None:
     """Draw control-point arrows, the smoothed field, the field over the image, and the result."""
     wanted = command.settings
@@ -54,11 +42,11 @@ def plot(command: cli.Command[Settings], shifts: np.ndarray) -> None:
     dense = np.stack(np.meshgrid(where, where, indexing="ij"), axis=-1)
     figure, axes = plots.grid(1, 4, size=2.0)
     steps, sampled = axes[0], field[np.ix_(where, where)]
-    arrows(steps[0], points, shifts, color="#D55E00", width=0.008)
+    plots.arrows(steps[0], points, shifts, color="#D55E00", width=0.008)
     steps[0].plot(points[..., 1].ravel(), points[..., 0].ravel(), ".", color="black", clip_on=False)
-    arrows(steps[1], dense, sampled, color="#0072B2")
+    plots.arrows(steps[1], dense, sampled, color="#0072B2")
     steps[2].imshow(image)
-    arrows(steps[2], dense, sampled, color="white")
+    plots.arrows(steps[2], dense, sampled, color="white")
     steps[3].imshow(np.clip(warps.remap(jnp.asarray(image), jnp.asarray(field)), 0, 1))
     titles = ("(a) random sources", "(b) thin-plate spline", "(c) over the image", "(d) result")
     margin = wanted.max_shift + 2

@@ -167,3 +167,32 @@ def test_a_band_on_a_logarithmic_axis_is_geometric():
     np.testing.assert_allclose(line.get_ydata(), stats.gmean(values))
     corners = panel.collections[0].get_paths()[0].vertices
     assert corners[:, 1].min() == pytest.approx((stats.gmean(values) / stats.gstd(values) ** 2).min())
+
+
+def test_by_layer_draws_what_probes_return():
+    """Means and bands over seeds, states of one network in one colour, init dotted, pooling layers shaded."""
+    layers = ("input", "conv1", "pool1", "block1_down")
+    seeds = [dict(zip(layers, np.arange(1.0, 5) * scale, strict=True)) for scale in (1, 2, 3)]
+    panel = plots.by_layer({"mine": seeds[0], "max init": seeds, "max trained": seeds[:1]}, "S", log=True)
+    mine, init, trained = panel.get_lines()
+    np.testing.assert_allclose(init.get_ydata(), stats.gmean([list(one.values()) for one in seeds]))
+    assert [one.get_linestyle() for one in (init, trained, mine)] == [":", "-", "-"]
+    assert init.get_color() == trained.get_color() == plots.LINES["max"][0] != mine.get_color()
+    assert [text.get_text() for text in panel.get_xticklabels()] == list(layers)
+    assert [patch.get_x() for patch in panel.patches] == [1.5, 2.5]
+    assert (panel.get_ylabel(), panel.get_yscale()) == ("S", "log")
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["mine", "max init", "max trained"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "same layers for every label, but nothing was given"),
+        ({"a": {"conv1": 1.0}, "b": {"conv2": 1.0}}, r"\('conv1',\) and \('conv2',\) was given"),
+        ({"a": {"conv1": 1.0}, "b": []}, "same layers for every label"),
+        ({"a": {"conv1": np.ones(9)}}, r"one number per layer, but those of 'a' have shape \(9,\)"),
+    ],
+)
+def test_by_layer_refuses_what_is_no_curve(values, message):
+    with pytest.raises(ValueError, match=message):
+        plots.by_layer(values)
