@@ -152,7 +152,7 @@ for line, cutoff in zip(axes, cutoffs, strict=True):
 
 # %% [markdown]
 # $\delta$ is nominal, to leading order in $\ln c$. What fields really move, as the root of the mean square over all
-# pixels, is proportional to it; by how much less depends on $c$:
+# pixels, is proportional to it and somewhat less:
 
 # %%
 keys = jax.random.split(jax.random.key(2), 8 if SMOKE else 50)
@@ -178,6 +178,7 @@ def show(field):
     _, ((left, right),) = plots.grid(1, 2, size=2.6)
     plots.picture(left, np.asarray(image))
     plots.arrows(left, pixels, np.asarray(field)[np.ix_(where, where)], color="white")
+    left.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     plots.picture(right, np.asarray(warps.remap(image, field)))
     plt.show()
 

@@ -199,7 +199,7 @@ for panel, title, variables in zip(
     panel.set_xlabel("mode $l$, low to high")
     panel.set_title(title)
 panels[0].set_ylabel(r"$\gamma_{k,l}$ / its mean over $l$")
-panels[0].legend(fontsize=7, ncols=2)
+legend = panels[0].legend(fontsize=7, ncols=2)
 
 # %% [markdown]
 # The same in one number, LS's normalised total variation (LS 4.1; lower is smoother):
