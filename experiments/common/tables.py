@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -36,8 +36,8 @@ def write_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:
         file.write("\n")
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the rows of a CSV table, numbers as floats.
+def read(path: pathlib.Path, *, words: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a CSV table, numbers as floats except in the columns ``words``.
 
     Raises:
       FileNotFoundError: there is none yet.
@@ -45,7 +45,8 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no table at {path}. Run the same command without --plot-only first.")
     with path.open(newline="", encoding="utf-8") as file:
-        return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{name: value if name in words else _number(value) for name, value in row.items()} for row in rows]
 
 
 @contextlib.contextmanager
