@@ -66,7 +66,7 @@ results = reproduced / "results"
 folder = results / "fig3_layer_sensitivity" / scale
 options = f"--scale {scale} {changes} --results {folder} --runs {reproduced / 'runs'}"
 
-# !{sys.executable} -m experiments fig3_layer_sensitivity {options} 2> /dev/null
+# !{sys.executable} -m experiments fig3_layer_sensitivity {options}
 
 # %%
 Image(folder / "fig3_layer_sensitivity.png", width=720)
