@@ -42,8 +42,18 @@ if importlib.util.find_spec("experiments") is None:
 importlib.import_module("experiments")  # before jax: keeps compiled programs, and on a CPU simulates a device per core
 SMOKE = bool(os.environ.get("DEFORM_JAX_SMOKE"))  # set by the tests, for sizes at which there is nothing to be seen
 
+
 # %%
-# !{sys.executable} -m experiments
+def experiments(arguments=""):
+    """Run `python -m experiments ARGUMENTS`, and show what it says when it says it."""
+    command = [sys.executable, "-m", "experiments", *arguments.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            print(line, end="")
+    assert process.returncode == 0
+
+
+experiments()
 
 # %% [markdown]
 # ## One figure
@@ -66,7 +76,7 @@ results = reproduced / "results"
 folder = results / "fig3_layer_sensitivity" / scale
 options = f"--scale {scale} {changes} --results {folder} --runs {reproduced / 'runs'}"
 
-# !{sys.executable} -m experiments fig3_layer_sensitivity {options}
+experiments(f"fig3_layer_sensitivity {options}")
 
 # %%
 Image(folder / "fig3_layer_sensitivity.png", width=720)
@@ -89,7 +99,8 @@ print(len(rows), "rows of", ", ".join(rows[0]))
 # lies in the region, *does not hold* if it lies outside, and is *undecided* otherwise. First on what was just measured:
 
 # %%
-# !{sys.executable} -m experiments claims learned_stability --results {results} > /dev/null
+claims_command = [sys.executable, "-m", "experiments", "claims", "learned_stability", "--results", str(results)]
+subprocess.run(claims_command, check=True, stdout=subprocess.DEVNULL)  # which prints the table below, as text
 verdicts = tables.read(results / "claims.csv", words=("place",))
 display(Markdown(claims.markdown([row for row in verdicts if row["verdict"] != "not tested"])))
 

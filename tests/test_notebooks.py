@@ -23,7 +23,7 @@ def test_a_notebook_is_its_source_without_outputs(source):
 
 def test_notebooks_begin_alike_and_say_one_address():
     texts = {path: path.read_text(encoding="utf-8") for path in SOURCES}
-    setups = {text.split("# %%\n")[1].split("# %%")[0] for text in texts.values()}
+    setups = {text.split("# %%\n")[1].split("# %%")[0].strip() for text in texts.values()}
     assert len(setups) == 1
     badges = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "colab/README.md"))
     said = "".join(texts.values()) + badges
