@@ -54,7 +54,7 @@ def sensitivity(
       numerator: ``"mean"`` over images, or ``"coordinate_median"``: the median over images of the squared difference
         at each coordinate, summed over coordinates; only with ``distance="squared"``.
       chunk: ``None`` holds both batches at once. With ``c``, pairs go through in chunks of at most c, for the same
-        result in less memory and about 1.45 times the time; the median normaliser still takes the clean images at
+        result in less memory and about 1.4 times the time; the median normaliser still takes the clean images at
         once, and so does the mean of ``"euclidean"``; the other means stream. ``"coordinate_median"`` keeps the
         differences of every tap.
 

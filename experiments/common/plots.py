@@ -200,7 +200,7 @@ def by_layer(
         plain_log_ticks(axes)
     else:
         axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)  # above, where there is no curve
     return axes
 
 
