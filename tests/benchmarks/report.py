@@ -1,7 +1,7 @@
 """Write the README's table of benchmarks from the committed results: ``python tests/benchmarks/report.py``.
 
 Each work in one row: our rate, every peer's with the ratio of ours to it in the first run of the benchmark and in the
-second (``results/cpu`` and ``results/cpu_again``), and peak memory; then the targets.
+second (``results/cpu`` and ``results/cpu_again``), "–" where a work was run once, and peak memory; then the targets.
 """
 
 import argparse
@@ -35,16 +35,21 @@ def section(results):
         both = [[row for row in rows if row["work"] == work.name] for rows in runs]
         for index, row in enumerate(both[0]):
             other = next((r for r in both[1] if r["contender"] == row["contender"]), None)
-            ratios = [of[0]["rate"] / r["rate"] for of, r in zip(both, (row, other), strict=True) if r]
+            ratios = [digits(of[0]["rate"] / r["rate"]) if r else "–" for of, r in zip(both, (row, other), strict=True)]
             cells = [work.title if not index else "", row["contender"], f"{digits(row['rate'])} {row['unit']}"]
-            cells += [digits(ratio) for ratio in ratios] if index else ["", ""]
+            cells += ratios if index else ["", ""]
             lines.append("| " + " | ".join([*cells, f"{row['peak_gib']:.2f}"]) + " |")
     held = [records.read_csv(results / name / "targets.csv") for name in FOLDERS]
     titles = {work.name: work.title for work in WORKS}
     lines += ["", "| work | target | found | again |", "|---|---|---|---|"]
-    for first, second in zip(*held, strict=True):
+    for first in held[0]:
+        same = [name for name in first if name not in ("found", "met")]
+        second = next((row for row in held[1] if all(row[name] == first[name] for name in same)), None)
         title = titles[first["work"]] + (", chunk=8" if "chunk" in first["contender"] else "")
-        found = [f"{row['found']:.2f}, {'met' if row['met'] == 'True' else 'not met'}" for row in (first, second)]
+        found = [
+            f"{row['found']:.2f}, {'met' if row['met'] == 'True' else 'not met'}" if row else "–"
+            for row in (first, second)
+        ]
         lines.append("| " + " | ".join([title, first["asked"], *found]) + " |")
     return "\n".join(lines)
 
