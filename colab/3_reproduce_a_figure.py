@@ -44,7 +44,7 @@ SMOKE = bool(os.environ.get("DEFORM_JAX_SMOKE"))  # set by the tests, for sizes 
 
 
 # %%
-def experiments(arguments=""):
+def run(arguments=""):
     """Run `python -m experiments ARGUMENTS`, and show what it says when it says it."""
     command = [sys.executable, "-m", "experiments", *arguments.split()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -53,7 +53,7 @@ def experiments(arguments=""):
     assert process.returncode == 0
 
 
-experiments()
+run()
 
 # %% [markdown]
 # ## One figure
@@ -76,7 +76,7 @@ results = reproduced / "results"
 folder = results / "fig3_layer_sensitivity" / scale
 options = f"--scale {scale} {changes} --results {folder} --runs {reproduced / 'runs'}"
 
-experiments(f"fig3_layer_sensitivity {options}")
+run(f"fig3_layer_sensitivity {options}")
 
 # %%
 Image(folder / "fig3_layer_sensitivity.png", width=720)

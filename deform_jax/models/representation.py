@@ -80,11 +80,6 @@ def with_batch_statistics(model: nn.Module, variables: PyTree, images: Images, *
       **arguments: keyword arguments of ``model.__call__`` that put batch norm into training, hashable; by default
         ``train=True``.
 
-    Args:
-      model: a module of this package.
-      variables: ``{"params": …, "batch_stats": …}``; without ``batch_stats`` they are returned as they are.
-      images: (n, h, w, c), as the network takes them.
-
     Raises:
       TypeError, ValueError: not a Flax module, variables without ``params``, or images that are not finite floats, and
         ``(n, h, w, c)`` where there is a batch norm; statistics that are not finite, where they are known in Python.
