@@ -1,49 +1,47 @@
-"""Checksums of arrays, summed where they are."""
+"""Checksums of arrays."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deform_jax.typing import PyTree
+
+BLOCK = 2**20
+"""Words that are weighed together: what stays in a cache."""
 
 
 def checksums(tree: PyTree) -> dict[str, list]:
     """Return ``{leaf path: [Σ w mod 2³², Σ w·h(i) mod 2³², dtype, shape]}`` over the leaves' words w.
 
     Words are 32 bits, or the elements of types below that; h(i) = 2654435762·i + 1 is odd, so that any single changed
-    word changes the second sum, and so does the exchange of two. Integer sums do not depend on their order: every
-    sharding gives the same.
+    word changes the second sum, and so does the exchange of two. Summed by numpy, since a program for every network
+    would take longer to compile than its arrays to be fetched.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    sums = jax.device_get(_sums([_words(leaf) for _, leaf in leaves]))
+    for _, leaf in leaves:
+        if isinstance(leaf, jax.Array):
+            _here(leaf).copy_to_host_async()
     return {
-        jax.tree_util.keystr(path): [int(plain), int(weighted), str(leaf.dtype), list(leaf.shape)]
-        for (path, leaf), (plain, weighted) in zip(leaves, sums, strict=True)
+        jax.tree_util.keystr(path): [*_sums(_words(leaf)), str(leaf.dtype), list(leaf.shape)] for path, leaf in leaves
     }
 
 
-def _words(leaf: Any) -> Any:
-    """Spare numpy's 64-bit arrays the rounding to 32 bits that ``jit`` would begin with.
-
-    Of an array that is whole in several processes, each sums its own copy.
-    """
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return leaf.addressable_data(0)
-    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.itemsize > 4:
-        return np.ascontiguousarray(leaf).reshape(-1).view(np.uint32)
-    return leaf
+def _here(leaf: jax.Array) -> jax.Array:
+    """Of an array that is whole in several processes, each sums its own copy."""
+    return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
 
 
-@jax.jit
-def _sums(leaves: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
-    return [_sum(leaf) for leaf in leaves]
+def _words(leaf: Any) -> np.ndarray:
+    array = np.ascontiguousarray(_here(leaf) if isinstance(leaf, jax.Array) else leaf).reshape(-1)
+    return array.view({1: np.uint8, 2: np.uint16}.get(array.dtype.itemsize, np.uint32))
 
 
-def _sum(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
-    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
-    bits = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else jax.lax.bitcast_convert_type(leaf, unsigned)
-    words = bits.ravel().astype(jnp.uint32)
-    weights = jax.lax.iota(jnp.uint32, words.size) * jnp.uint32(2654435762) + jnp.uint32(1)
-    return words.sum(dtype=jnp.uint32), (words * weights).sum(dtype=jnp.uint32)
+def _sums(words: np.ndarray) -> tuple[int, int]:
+    plain = weighted = 0
+    for start in range(0, words.size, BLOCK):
+        block = words[start : start + BLOCK].astype(np.uint32)
+        weights = np.arange(start, start + block.size, dtype=np.uint32) * np.uint32(2654435762) + np.uint32(1)
+        plain += int(block.sum(dtype=np.uint32))
+        weighted += int((block * weights).sum(dtype=np.uint32))
+    return plain % 2**32, weighted % 2**32

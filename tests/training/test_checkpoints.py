@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from deform_jax import training
 from deform_jax.training import checkpoints
+from deform_jax.training import checksums as sums
 from deform_jax.training.checksums import checksums
 
 RNG = np.random.default_rng(0)
@@ -97,6 +98,13 @@ def test_checksums_are_those_of_numpy(saved):
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
         expected = {jax.tree_util.keystr(path): numpy_checksum(leaf) for path, leaf in leaves}
         assert checksums(tree) == expected == recorded[name]
+
+
+def test_checksums_of_arrays_of_many_blocks(monkeypatch):
+    monkeypatch.setattr(sums, "BLOCK", 7)
+    for dtype in (np.float32, np.float16, np.int8):
+        leaf = (100 * RNG.normal(size=(4, 13))).astype(dtype)
+        assert checksums({"x": leaf}) == {"['x']": numpy_checksum(leaf)}
 
 
 def test_three_hundred_flips_of_one_bit_in_memory():
