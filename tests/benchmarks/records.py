@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 import time
 
@@ -36,12 +37,12 @@ def read_csv(path):
 def write_provenance(folder, command, options, began, **facts):
     from experiments.common import settings
 
-    kept = {name: value for name, value in vars(options).items() if name not in ("out", "point", "plot_only")}
+    kept = {name: value for name, value in vars(options).items() if name not in ("out", "point", "plot_only", "python")}
     record = {
         "command": command,
         "arguments": kept,
         "hardware": hardware(),
-        "versions": {"python": platform.python_version(), **versions()},
+        "versions": versions(),
         "commit": settings.commit(),
         "wall_seconds": round(time.perf_counter() - began, 1),
         **facts,
@@ -51,13 +52,20 @@ def write_provenance(folder, command, options, began, **facts):
 
 
 def versions():
-    found = {}
+    """Those of Python and of the packages that are installed beside it."""
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def versions_of(python):
+    """The same of another interpreter."""
+    said = subprocess.check_output([python, __file__], text=True)
+    return json.loads(said)
 
 
 def hardware():
@@ -70,3 +78,7 @@ def stamp():
     found = hardware()
     where = f"{found['cores']} cores, {found['processor']}; jax {versions()['jax']}"
     return f"{where}; medians of several runs, shaded from the fastest to the slowest"
+
+
+if __name__ == "__main__":
+    print(json.dumps(versions()))

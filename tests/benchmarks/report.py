@@ -1,7 +1,8 @@
 """Write the README's table of benchmarks from the committed results: ``python tests/benchmarks/report.py``.
 
-Each work in one row: our rate, every peer's with the ratio of ours to it in the first run of the benchmark and in the
-second (``results/cpu`` and ``results/cpu_again``), "–" where a work was run once, and peak memory; then the targets.
+Each work in one row: our rate, every peer's with the ratio of ours to it in the first run of the benchmark, in the
+second (``results/cpu`` and ``results/cpu_again``), and in one with a newer jax for our part, its peers run anew beside
+it (``results/cpu_newest``, where there is one), "–" where a work was not run, and peak memory; then the targets.
 """
 
 import argparse
@@ -17,41 +18,57 @@ from works import WORKS  # noqa: E402
 
 BEGIN, END = "<!-- benchmarks: written by `python tests/benchmarks/report.py` -->", "<!-- end of benchmarks -->"
 FOLDERS = ("cpu", "cpu_again")
+NEWEST = "cpu_newest"
 
 
 def section(results):
     """The README's lines between ``BEGIN`` and ``END``."""
-    runs = [records.read_csv(results / name / "table.csv") for name in FOLDERS]
-    facts = json.loads((results / FOLDERS[0] / "provenance.json").read_text(encoding="utf-8"))
-    where, versions = facts["hardware"], facts["versions"]
-    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    folders = [name for name in (*FOLDERS, NEWEST) if (results / name).is_dir()]
+    runs = [records.read_csv(results / name / "table.csv") for name in folders]
+    facts, *_, last = (json.loads((results / name / "provenance.json").read_text("utf-8")) for name in folders)
+    where = facts["hardware"]
+    titles = ["ours is so many times as fast", "again"]
     lines = [
-        f"{where['cores']} cores ({where['processor']}), {facts['arguments']['threads']} threads each; {named}.",
+        f"{where['cores']} cores ({where['processor']}), {facts['arguments']['threads']} threads each; "
+        f"{named(facts['versions'])}."
+    ]
+    if NEWEST in folders:
+        titles.append(f"ours with jax {last['versions_of_ours']['jax']}")
+        lines[0] += f" In the run with a newer jax, ours had {named(last['versions_of_ours'])}."
+    lines += [
         "",
-        "| work | contender | median rate | ours is so many times as fast | again | peak memory, GiB |",
-        "|---|---|---|---|---|---|",
+        row_of("work", "contender", "median rate", *titles, "peak memory, GiB"),
+        "|" + "---|" * (4 + len(runs)),
     ]
     for work in WORKS:
-        both = [[row for row in rows if row["work"] == work.name] for rows in runs]
-        for index, row in enumerate(both[0]):
-            other = next((r for r in both[1] if r["contender"] == row["contender"]), None)
-            ratios = [digits(of[0]["rate"] / r["rate"]) if r else "–" for of, r in zip(both, (row, other), strict=True)]
+        found = [[row for row in rows if row["work"] == work.name] for rows in runs]
+        for index, row in enumerate(found[0]):
+            ratios = []
+            for rows in found:
+                same = next((one for one in rows if one["contender"] == row["contender"]), None)
+                ratios.append(digits(rows[0]["rate"] / same["rate"]) if same else "–")
             cells = [work.title if not index else "", row["contender"], f"{digits(row['rate'])} {row['unit']}"]
-            cells += ratios if index else ["", ""]
-            lines.append("| " + " | ".join([*cells, f"{row['peak_gib']:.2f}"]) + " |")
-    held = [records.read_csv(results / name / "targets.csv") for name in FOLDERS]
-    titles = {work.name: work.title for work in WORKS}
-    lines += ["", "| work | target | found | again |", "|---|---|---|---|"]
+            lines.append(row_of(*cells, *(ratios if index else [""] * len(runs)), f"{row['peak_gib']:.2f}"))
+    held = [records.read_csv(results / name / "targets.csv") for name in folders]
+    works = {work.name: work.title for work in WORKS}
+    lines += ["", row_of("work", "target", "found", *titles[1:]), "|" + "---|" * (2 + len(runs))]
     for first in held[0]:
-        same = [name for name in first if name not in ("found", "met")]
-        second = next((row for row in held[1] if all(row[name] == first[name] for name in same)), None)
-        title = titles[first["work"]] + (", chunk=8" if "chunk" in first["contender"] else "")
-        found = [
-            f"{row['found']:.2f}, {'met' if row['met'] == 'True' else 'not met'}" if row else "–"
-            for row in (first, second)
-        ]
-        lines.append("| " + " | ".join([title, first["asked"], *found]) + " |")
+        asked = [name for name in first if name not in ("found", "met")]
+        title = works[first["work"]] + (", chunk=8" if "chunk" in first["contender"] else "")
+        cells = []
+        for rows in held:
+            row = next((row for row in rows if all(row[name] == first[name] for name in asked)), None)
+            cells.append(f"{row['found']:.2f}, {'met' if row['met'] == 'True' else 'not met'}" if row else "–")
+        lines.append(row_of(title, first["asked"], *cells))
     return "\n".join(lines)
+
+
+def row_of(*cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def named(versions):
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def digits(number):

@@ -36,7 +36,8 @@ class Worker:
 
     def __init__(self, work, index, options):
         self.contender = work.contenders[index]
-        command = [sys.executable, str(HERE / "worker.py"), work.name, str(index), "--threads", str(options.threads)]
+        python = options.python if self.contender.is_ours else sys.executable
+        command = [python, str(HERE / "worker.py"), work.name, str(index), "--threads", str(options.threads)]
         command += ["--smoke"] * options.smoke
         self.process = subprocess.Popen(
             command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -50,9 +51,9 @@ class Worker:
         return self._heard()
 
     def end(self):
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        """Nothing more to read, so it ends; closes the pipes and waits."""
+        with self.process:
+            pass
 
     def _heard(self):
         assert self.process.stdout is not None
@@ -176,6 +177,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=names, help="works; what is there of others stays (default: all)")
     parser.add_argument("--repeats", type=int, default=7, help="counted runs of each contender (default: 7)")
     parser.add_argument("--threads", type=int, default=2, help="cores and threads of every contender (default: 2)")
+    parser.add_argument("--python", default=sys.executable, help="that of our own contenders, for another jax")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "cpu", help="folder for the tables")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, which say nothing of speed: for the tests")
     options = parser.parse_args()
@@ -214,7 +216,9 @@ def write(options, began, earlier, rows, singles, held):
         if table:
             records.write_csv(options.out / name, table)
     (options.out / "table.md").write_text(markdown(rows, held), encoding="utf-8")
-    records.write_provenance(options.out, "python tests/benchmarks/side_by_side.py", options, began, earlier=earlier)
+    command = "python tests/benchmarks/side_by_side.py"
+    ours = records.versions_of(options.python) if options.python != sys.executable else None
+    records.write_provenance(options.out, command, options, began, earlier=earlier, versions_of_ours=ours)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """At tiny sizes: every contender does the same work, and every command writes what it says."""
 
+import argparse
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -128,6 +130,25 @@ def test_the_benchmark_runs_contenders_in_turn(tmp_path):
     assert json.loads((tmp_path / "provenance.json").read_text())["arguments"]["repeats"] == 2
 
 
+def test_ours_can_have_another_interpreter(tmp_path):
+    """Only ours: the peers stay where they are installed."""
+    import records
+    import side_by_side as run
+    from works import WORKS
+
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/asked"\nexec "{sys.executable}" "$@"\n')
+    stand_in.chmod(0o755)
+    assert records.versions_of(str(stand_in)) == records.versions()
+    work = next(work for work in WORKS if work.name == "tps_32")
+    options = argparse.Namespace(python=str(stand_in), threads=1, smoke=True)
+    for index, contender in enumerate(work.contenders):
+        if contender.maker.startswith(("ours:tps", "peers_arrays:scipy")):
+            run.Worker(work, index, options).end()
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.split()[1:3] for line in asked[1:]] == [["tps_32", "0"], ["tps_32", "1"]]
+
+
 def test_works_measured_alone_leave_the_others_rows(tmp_path, monkeypatch):
     import records
     import side_by_side as run
@@ -215,7 +236,7 @@ def test_the_readmes_table_has_ratios_of_both_runs(tmp_path):
     import records
     import report
 
-    for folder, rate in zip(report.FOLDERS, (2000.0, 3000.0), strict=True):
+    for folder, rate in (("cpu", 2000.0), ("cpu_again", 3000.0), ("cpu_newest", 1000.0)):
         rows = [
             {"work": "tps_32", "contender": name, "rate": r, "unit": "images/s", "peak_gib": 0.5}
             for name, r in (("deform_jax", 6000.0), ("kornia", rate))
@@ -230,7 +251,13 @@ def test_the_readmes_table_has_ratios_of_both_runs(tmp_path):
         }
         records.write_csv(tmp_path / folder / "targets.csv", [target])
         facts = {"hardware": {"cores": 2, "processor": "p"}, "arguments": {"threads": 2}, "versions": {"jax": "1"}}
+        facts["versions_of_ours"] = {"jax": "2"} if folder == "cpu_newest" else None
         (tmp_path / folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
+    text = report.section(tmp_path)
+    assert "| ours is so many times as fast | again | ours with jax 2 | peak memory, GiB |" in text
+    assert "|  | kornia | 2,000 images/s | 3 | 2 | 6 | 0.50 |" in text
+    assert "| ≥ 2 × it | 3.00, met | 2.00, not met | 6.00, met |" in text
+    shutil.rmtree(tmp_path / "cpu_newest")
     text = report.section(tmp_path)
     assert "|  | kornia | 2,000 images/s | 3 | 2 | 0.50 |" in text
     assert "| ≥ 2 × it | 3.00, met | 2.00, not met |" in text
