@@ -185,7 +185,7 @@ def main():
                 print(f"{line.name}: {told}", file=sys.stderr, flush=True)
         records.write_csv(options.out / "growth.csv", rows)
         records.write_provenance(options.out, "python tests/benchmarks/growth.py", options, began)
-    draw(rows, options.out, records.stamp())
+    draw(rows, options.out, records.stamp(options.out))
 
 
 if __name__ == "__main__":

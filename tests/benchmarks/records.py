@@ -74,9 +74,10 @@ def hardware():
     return {"processor": model, "cores": os.cpu_count(), "system": platform.platform()}
 
 
-def stamp():
-    found = hardware()
-    where = f"{found['cores']} cores, {found['processor']}; jax {versions()['jax']}"
+def stamp(folder):
+    """What the measurements in a folder were made on, in a line for their figure."""
+    facts = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    where = f"{facts['hardware']['cores']} cores, {facts['hardware']['processor']}; jax {facts['versions']['jax']}"
     return f"{where}; medians of several runs, shaded from the fastest to the slowest"
 
 
