@@ -29,10 +29,7 @@ class _Represent:
         if np.ndim(images) == 0:
             checks.fail("images", "be a batch (n, …)", "a single number was given")
         result: Any = self.model.apply(variables, images, train=False)
-        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
-            given = f"{type(self.model).__name__} returns {type(result).__name__}"
-            remedy = "Use `models.capture`, which takes any Flax Linen module."
-            checks.fail("model", "return (logits, taps), as those of this package do", given, remedy)
+        checks.logits_and_taps(self.model, result, "Use `models.capture`, which takes any Flax Linen module.")
         logits, taps = result[0], OrderedDict(result[1])
         if self.output:
             taps["output"] = logits

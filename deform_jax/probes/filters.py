@@ -108,11 +108,8 @@ def find_kernels(
     As :func:`filter_statistics` says; ``points`` also counts the kernels of one spatial entry.
     """
     wanted = _sizes(size)
-    try:
-        leaves = jax.tree_util.tree_leaves_with_path(params)
-    except ValueError:  # of jax, which sorts the keys of dicts
-        given = "it is none: a dict of it has keys that cannot be sorted"
-        checks.fail("params", "be a pytree", given, "Name all by strings.", error=TypeError)
+    checks.pytree("params", params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
     kernels = {layer: leaf for path, leaf in leaves if (layer := kernel_layer(path, leaf, points=points)) is not None}
     if not kernels:
         requirement = "hold a convolution kernel, of rank 3 or 4 and named `kernel` or `w`"

@@ -22,7 +22,7 @@ import numpy as np
 from deform_jax import checks
 from deform_jax.training import joint_saves, orbax_errors, processes
 from deform_jax.training.checksums import checksums
-from deform_jax.training.given import check_sortable, is_storable
+from deform_jax.training.given import is_storable
 from deform_jax.typing import PyTree
 
 
@@ -188,7 +188,7 @@ def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_tree(name: str, tree: PyTree) -> None:
-    check_sortable(name, tree)
+    checks.pytree(name, tree)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         at = f"it has {jax.tree_util.keystr(path) or 'no keys at all'}"
         if not path or not all(isinstance(getattr(part, "key", None), str) for part in path):

@@ -42,17 +42,9 @@ def check_trainable(model: Any) -> None:
         checks.fail("model", "have the field `axis_name`", f"{type(model).__name__} lacks it", remedy)
 
 
-def check_result(model: nn.Module, result: Any) -> None:
-    """Refuse a module that returns anything but logits and named taps."""
-    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
-        given = f"{type(model).__name__} returns {type(result).__name__}"
-        remedy = "End it with `return logits, taps`; an empty dict of taps will do."
-        checks.fail("model", "return (logits, {tap: activations})", given, remedy)
-
-
 def check_leaves(name: str, tree: Any) -> list[Any]:
     """Return the leaves of a pytree after checking that there are some, all of them arrays of numbers or keys."""
-    check_sortable(name, tree)
+    checks.pytree(name, tree)
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic) or not is_storable(leaf.dtype):
@@ -61,15 +53,6 @@ def check_leaves(name: str, tree: Any) -> list[Any]:
     if not leaves:
         checks.fail(name, "hold at least one array", "it holds none")
     return leaves
-
-
-def check_sortable(name: str, tree: Any) -> None:
-    """Refuse dicts whose keys jax cannot sort."""
-    try:
-        jax.tree.structure(tree)
-    except ValueError:
-        given = "it is none: a dict of it has keys that cannot be sorted"
-        checks.fail(name, "be a pytree of arrays", given, "Name all by strings.", error=TypeError)
 
 
 def is_storable(dtype: Any) -> bool:

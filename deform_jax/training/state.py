@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax import struct
 
 from deform_jax import checks
-from deform_jax.training.given import check_kind, check_model, check_result
+from deform_jax.training.given import check_kind, check_model
 from deform_jax.training.recipe import Recipe
 from deform_jax.typing import PyTree, RandomKey
 
@@ -80,7 +80,7 @@ def _create_state(
 ) -> State:
     images = jnp.zeros((1, *image_shape))
     result, variables = model.init_with_output(jax.random.fold_in(key, 2**31 - 1), images, train=False)
-    check_result(model, result)
+    checks.logits_and_taps(model, result, "End it with `return logits, taps`; an empty dict of taps will do.")
     return State(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

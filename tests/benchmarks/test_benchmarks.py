@@ -184,6 +184,40 @@ def test_growth_is_measured_and_drawn(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"growth.csv", "growth.png", "growth.pdf", "provenance.json"}
 
 
+def test_a_whole_figure_is_timed_from_each_start(tmp_path, monkeypatch):
+    import records
+    import whole
+
+    from experiments.common import clock
+
+    assert clock.PARTS == whole.PARTS
+    seen = []
+
+    def experiments(*arguments, cache):
+        if arguments == ("--help",):
+            return 0.5
+        runs, results = (pathlib.Path(arguments[arguments.index(name) + 1]) for name in ("--runs", "--results"))
+        seen.append((cache.exists(), runs.exists()))
+        for folder in (cache, runs, results):
+            folder.mkdir(exist_ok=True)
+        split = {"train": 3.0, "probe": 1.0} if len(seen) % 3 else {"probe": 2.0}
+        first = {"seconds_to_first_step": 1.5} if len(seen) % 3 else {}
+        facts = {"wall_split": split, "seconds_to_first_probe": 4.0, **first}
+        (results / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
+        return 5.0
+
+    monkeypatch.setattr(whole, "experiments", experiments)
+    monkeypatch.setattr(sys, "argv", ["whole.py", "--repeats", "2", "--out", str(tmp_path)])
+    whole.main()
+    # What is there before: programs and networks of no start, programs alone, both; and so in the next round.
+    assert seen == [(False, False), (True, False), (True, True)] * 2
+    assert len(records.read_csv(tmp_path / "whole.csv")) == 8
+    text = (tmp_path / "whole.md").read_text(encoding="utf-8")
+    assert "| nothing compiled before | 5 | 0 | 0 | 0 | 75 | 25 | 0 | 0 | 1.5 | 4.0 |" in text
+    assert "| trained networks kept too | 5 | 0 | 0 | 0 | 0 | 100 | 0 | 0 | – | 4.0 |" in text
+    assert "`python -m experiments --help`: 0.50 s." in text
+
+
 def test_the_accelerator_benchmark_runs(tmp_path, monkeypatch):
     import accelerator
     import records

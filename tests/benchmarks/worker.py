@@ -8,7 +8,8 @@ import pathlib
 import sys
 import time
 
-SHORT = 1.0
+SHORT, WARM = 1.0, 0.5
+"""Seconds, see ``seconds``."""
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
@@ -29,7 +30,8 @@ def main():
     work = next(work for work in WORKS if work.name == options.work)
     contender = work.contenders[options.contender]
     surroundings(contender, options.threads)
-    job, choice = fastest(contender, work.smoke if options.smoke else work.sizes)
+    warm = 0 if options.smoke else WARM
+    job, choice = fastest(contender, work.smoke if options.smoke else work.sizes, warm)
 
     def say(**facts):
         print(json.dumps(facts), file=answers, flush=True)
@@ -38,7 +40,7 @@ def main():
     for line in sys.stdin:
         command, *rest = line.split()
         if command == "run":
-            say(seconds=seconds(job))
+            say(seconds=seconds(job, warm))
         elif command == "answer":
             import numpy as np
 
@@ -71,8 +73,8 @@ def machine():
     return module
 
 
-def fastest(contender, sizes):
-    """The job with the choice that is fastest in two runs after one, and the choice."""
+def fastest(contender, sizes, warm):
+    """The job with the choice whose best of three runs is fastest, and the choice."""
     if len(contender.choices) == 1:
         job = contender.make(sizes, contender.choices[0])
         job.run()
@@ -81,7 +83,7 @@ def fastest(contender, sizes):
     for choice in contender.choices:
         job = contender.make(sizes, choice)
         job.run()
-        taken.append(min(seconds(job) for _ in range(3)) / job.count)
+        taken.append(min(seconds(job, warm) for _ in range(3)) / job.count)
         del job
     choice = contender.choices[taken.index(min(taken))]
     job = contender.make(sizes, choice)
@@ -89,10 +91,18 @@ def fastest(contender, sizes):
     return job, choice
 
 
-def seconds(job):
-    """Of one run; of a short one, once more, since others have had the caches and its threads have slept."""
-    taken = _seconds(job)
-    return taken if taken > SHORT else _seconds(job)
+def seconds(job, warm=WARM):
+    """Of one run, as it is in a stream of them.
+
+    Runs of less than ``SHORT`` are repeated for ``warm`` seconds before the one that counts: the caches have been
+    others', and of threads that have slept, two may share a core for their first hundred milliseconds.
+    """
+    began, taken = time.perf_counter(), _seconds(job)
+    if taken > SHORT:
+        return taken
+    while time.perf_counter() - began < warm:
+        _seconds(job)
+    return _seconds(job)
 
 
 def _seconds(job):

@@ -231,7 +231,8 @@ def test_a_module_of_another_kind_is_told_of_capture(images):
         def __call__(self, x, train):
             return Own()(x, not train)
 
-    with pytest.raises(ValueError, match=r"must return \(logits, taps\).*Alone returns .*Use `models.capture`"):
+    said = r"must return \(logits, {tap: activations}\).*Alone returns .*Use `models.capture`"
+    with pytest.raises(ValueError, match=said):
         models.represent(Alone(), {name: {"Own_0": tree} for name, tree in own.items()})(images)
 
 
