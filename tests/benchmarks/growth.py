@@ -126,14 +126,14 @@ def draw(rows, folder, stamp):
         columns += [key] * (key not in columns)
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(
-            2, len(columns), figsize=(2.1 * len(columns), 4.2), layout="constrained", sharex="col", squeeze=False
+            2, len(columns), figsize=(2.3 * len(columns), 4.4), layout="constrained", sharex="col", squeeze=False
         )
         for (part, axis), (above, below) in zip(columns, axes.T, strict=True):
             names = list(dict.fromkeys(r["line"] for r in rows if r["axis"] == axis and r["line"].startswith(part)))
             for index, name in enumerate(names):
                 of = [row for row in rows if row["line"] == name]
                 x = [row["value"] for row in of]
-                style = {"color": colours[index], "marker": "os"[index % 2], "label": name.split(": ", 1)[1]}
+                style = {"color": colours[index], "marker": "os"[index % 2], "label": name.split(", ")[-1]}
                 above.plot(x, [1e3 * row["median_s"] for row in of], **style)
                 above.fill_between(
                     x,
@@ -145,17 +145,36 @@ def draw(rows, folder, stamp):
                 )
                 below.plot(x, [max(1024 * row["gib_above_start"], 1) for row in of], **style)
             if len(names) > 1:
-                above.legend()
-            title = part if len(names) > 1 else names[0].replace(": ", ":\n")
-            above.set_title(title)
+                above.legend(loc="lower right")
+            above.set_title(names[0].split(", ")[0].replace(": ", ":\n") if len(names) > 1 else titled(names[0]))
             below.set_xlabel(axis)
             for one in (above, below):
-                one.set_xscale("log", base=2)
-                one.set_yscale("log")
-                plots.plain_log_ticks(one)
+                scale(one, [row["value"] for row in rows if row["line"] == names[0]])
         axes[0, 0].set_ylabel("time, ms")
         axes[1, 0].set_ylabel("peak memory beyond\nthe start's, MiB")
         plots.save(figure, folder, "growth", stamp)
+
+
+def titled(name):
+    return name.replace(": ", ":\n")
+
+
+def scale(axes, values):
+    """Logarithmic, with plain numbers; from zero where what is drawn spans less than a decade."""
+    from matplotlib import ticker
+
+    from experiments.common import plots
+
+    low, high = axes.dataLim.intervaly
+    if high < 10 * low:
+        axes.set_ylim(0, 1.08 * high)
+    else:
+        axes.set_yscale("log")
+    axes.set_xscale("log", base=2)
+    plots.plain_log_ticks(axes)
+    apart = values if len(values) < 6 else values[::2]
+    axes.xaxis.set_major_locator(ticker.FixedLocator(apart))
+    axes.xaxis.set_minor_locator(ticker.FixedLocator(values))
 
 
 def main():
