@@ -1,8 +1,9 @@
-"""Write the README's table of benchmarks from the committed results: ``python tests/benchmarks/report.py``.
+"""Write the README's tables of benchmarks from the committed results: ``python tests/benchmarks/report.py``.
 
 Each work in one row: our rate, every peer's with the ratio of ours to it in the first run of the benchmark, in the
 second (``results/cpu`` and ``results/cpu_again``), and in one with a newer jax for our part, its peers run anew beside
-it (``results/cpu_newest``, where there is one), "–" where a work was not run, and peak memory; then the targets.
+it (``results/cpu_newest``, where there is one), "–" where a work was not run, and peak memory; then the targets. And
+where the time of a whole figure goes (``results/whole``).
 """
 
 import argparse
@@ -16,13 +17,30 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import records  # noqa: E402
 from works import WORKS  # noqa: E402
 
-BEGIN, END = "<!-- benchmarks: written by `python tests/benchmarks/report.py` -->", "<!-- end of benchmarks -->"
 FOLDERS = ("cpu", "cpu_again")
 NEWEST = "cpu_newest"
 
 
-def section(results):
-    """The README's lines between ``BEGIN`` and ``END``."""
+def marks(name):
+    """The lines before and after what is written."""
+    return f"<!-- {name}: written by `python tests/benchmarks/report.py` -->\n", f"<!-- end of {name} -->"
+
+
+def whole(results):
+    """Where the time of a whole figure goes."""
+    facts = json.loads((results / "whole" / "provenance.json").read_text(encoding="utf-8"))
+    asked = facts["arguments"]
+    lines = [
+        f"`{asked['figure']} --scale {asked['scale']}`, medians of {asked['repeats']} rounds; "
+        f"{facts['hardware']['cores']} cores ({facts['hardware']['processor']}), jax {facts['versions']['jax']}.",
+        "",
+        (results / "whole" / "whole.md").read_text(encoding="utf-8"),
+    ]
+    return "\n".join(lines).strip()
+
+
+def side_by_side(results):
+    """Contenders, and the targets."""
     folders = [name for name in (*FOLDERS, NEWEST) if (results / name).is_dir()]
     runs = [records.read_csv(results / name / "table.csv") for name in folders]
     facts, *_, last = (json.loads((results / name / "provenance.json").read_text("utf-8")) for name in folders)
@@ -77,14 +95,19 @@ def digits(number):
     return f"{number:,.0f}" if number >= 100 else f"{number:g}"
 
 
+SECTIONS = {"benchmarks": side_by_side, "whole figure": whole}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results", help="where both runs' folders are")
     parser.add_argument("--readme", type=pathlib.Path, default=HERE.parents[1] / "README.md", help="file to write into")
     options = parser.parse_args()
-    before, rest = options.readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    text = f"{before}{BEGIN}\n{section(options.results)}\n{END}{after}"
+    text = options.readme.read_text(encoding="utf-8")
+    for name, section in SECTIONS.items():
+        begin, end = marks(name)
+        before, rest = text.split(begin)
+        text = f"{before}{begin}{section(options.results)}\n{end}{rest.split(end)[1]}"
     options.readme.write_text(text, encoding="utf-8")
 
 

@@ -259,11 +259,13 @@ def test_without_an_accelerator_its_benchmark_says_so(monkeypatch, capsys):
     assert "no accelerator" in capsys.readouterr().err
 
 
-def test_the_readme_has_the_table_of_the_committed_results():
+def test_the_readme_has_the_tables_of_the_committed_results():
     import report
 
     text = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert text.split(report.BEGIN)[1].split(report.END)[0].strip() == report.section(HERE / "results")
+    for name, section in report.SECTIONS.items():
+        begin, end = report.marks(name)
+        assert text.split(begin)[1].split(end)[0].strip() == section(HERE / "results")
 
 
 def test_the_readmes_table_has_ratios_of_both_runs(tmp_path):
@@ -287,18 +289,18 @@ def test_the_readmes_table_has_ratios_of_both_runs(tmp_path):
         facts = {"hardware": {"cores": 2, "processor": "p"}, "arguments": {"threads": 2}, "versions": {"jax": "1"}}
         facts["versions_of_ours"] = {"jax": "2"} if folder == "cpu_newest" else None
         (tmp_path / folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
-    text = report.section(tmp_path)
+    text = report.side_by_side(tmp_path)
     assert "| ours is so many times as fast | again | ours with jax 2 | peak memory, GiB |" in text
     assert "|  | kornia | 2,000 images/s | 3 | 2 | 6 | 0.50 |" in text
     assert "| ≥ 2 × it | 3.00, met | 2.00, not met | 6.00, met |" in text
     shutil.rmtree(tmp_path / "cpu_newest")
-    text = report.section(tmp_path)
+    text = report.side_by_side(tmp_path)
     assert "|  | kornia | 2,000 images/s | 3 | 2 | 0.50 |" in text
     assert "| ≥ 2 × it | 3.00, met | 2.00, not met |" in text
     for name in ("table.csv", "targets.csv"):  # a work that was run once
         first = records.read_csv(tmp_path / "cpu" / name)
         records.write_csv(tmp_path / "cpu" / name, [*first, *({**row, "work": "tps_224"} for row in first)])
-    text = report.section(tmp_path)
+    text = report.side_by_side(tmp_path)
     assert "|  | kornia | 2,000 images/s | 3 | – | 0.50 |" in text
     assert "| ≥ 2 × it | 3.00, met | – |" in text
 
