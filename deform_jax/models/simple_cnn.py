@@ -117,10 +117,11 @@ class NTKConv(nn.Module):
         bias = self.param("bias", normal, (self.features,), jnp.float32)
         dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
         patches = windows(x.astype(dtype), self.filter_size, self.stride)
-        flat = kernel.reshape(-1, self.features) / math.sqrt(patches.shape[-1])
+        flat = kernel.reshape(-1, self.features).astype(dtype)
         rows = patches.reshape(-1, patches.shape[-1])
-        product = jnp.matmul(rows, flat.astype(dtype), precision=self.precision) + bias.astype(dtype)[None]
-        return product.reshape(*patches.shape[:-1], self.features)
+        # The product is scaled, not the kernel, which is larger by far: its gradient then needs no scaling either.
+        product = jnp.matmul(rows, flat, precision=self.precision) / math.sqrt(patches.shape[-1])
+        return (product + bias.astype(dtype)[None]).reshape(*patches.shape[:-1], self.features)
 
 
 class _Readout(nn.Module):

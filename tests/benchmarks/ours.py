@@ -118,6 +118,18 @@ def simple_cnn(*, count, length, layers, width, filter_size):
     return _steps(model, variables, recipe, {"images": images, "labels": labels}, 1)
 
 
+def simple_cnn_products(*, count, length, layers, width, filter_size):
+    """Of the same step, the products of matrices alone: outputs and both gradients, of all layers but the first."""
+    rng = np.random.default_rng(0)
+    rows, entries = count * length, filter_size * width
+    x, back = (jnp.asarray(rng.normal(size=(rows, n)), jnp.float32) for n in (entries, width))
+    kernels = [jnp.asarray(rng.normal(size=(entries, width)), jnp.float32) for _ in range(layers - 1)]
+    products = jax.jit(lambda x, kernel, back: (x @ kernel, back @ kernel.T, x.T @ back))
+    return Job(
+        run=lambda: jax.block_until_ready([products(x, kernel, back) for kernel in kernels]), answer=None, count=1
+    )
+
+
 def _steps(model, variables, recipe, batch, count, devices=1):
     step = training.pmapped(training.train_step, training.make_mesh(1, devices))
     shape = batch["images"].shape[1:]

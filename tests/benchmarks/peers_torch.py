@@ -169,9 +169,10 @@ def simple_cnn(*, count, length, layers, width, filter_size):
 
         def forward(self, x):
             for kernel, bias in zip(self.kernels, self.biases, strict=True):
+                # Scaled is x, as with us: the kernel is larger by far.
+                x = x / (kernel.shape[1] * filter_size) ** 0.5
                 x = functional.pad(x, (filter_size // 2, filter_size // 2), mode="circular")
-                scale = (kernel.shape[1] * filter_size) ** 0.5
-                x = functional.conv1d(x, kernel / scale, bias).relu() * filter_size**0.5
+                x = functional.conv1d(x, kernel, bias).relu() * filter_size**0.5
             return x.mean(-1) @ (self.readout / width) + self.bias
 
     def start():

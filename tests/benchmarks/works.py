@@ -131,7 +131,11 @@ WORKS = (
         sizes={"count": 8, "length": 32, "layers": 12, "width": 1000, "filter_size": 3},
         smoke={"count": 4, "length": 9, "layers": 2, "width": 8, "filter_size": 3},
         tolerance=2e-2,
-        contenders=(ours("simple_cnn"), Contender("torch", "peers_torch:simple_cnn")),
+        contenders=(
+            ours("simple_cnn"),
+            ours("simple_cnn_products", "deform_jax, matrix products alone"),
+            Contender("torch", "peers_torch:simple_cnn"),
+        ),
         targets=(Target(OURS, "torch", 1.4),),
     ),
     Work(
