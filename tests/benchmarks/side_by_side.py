@@ -177,7 +177,8 @@ def main():
     parser.add_argument("--only", nargs="+", choices=names, help="works; what is there of others stays (default: all)")
     parser.add_argument("--repeats", type=int, default=7, help="counted runs of each contender (default: 7)")
     parser.add_argument("--threads", type=int, default=2, help="cores and threads of every contender (default: 2)")
-    parser.add_argument("--python", default=sys.executable, help="that of our own contenders, for another jax")
+    said = "interpreter of deform_jax's contenders, for another jax (default: this one)"
+    parser.add_argument("--python", default=sys.executable, help=said)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "cpu", help="folder for the tables")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, which say nothing of speed: for the tests")
     options = parser.parse_args()

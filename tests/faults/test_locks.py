@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import io
 import json
 import os
 import socket
+import sys
 import threading
 import time
 
@@ -33,21 +35,23 @@ def wait_for(condition):
     assert condition()
 
 
-def test_the_second_waits_says_for_whom_and_goes_on(tmp_path, capfd):
-    asked, text = threading.Event(), []
+def test_the_second_waits_says_for_whom_and_goes_on(tmp_path, monkeypatch):
+    # Not capfd: what is written while it reads can be lost.
+    asked, text = threading.Event(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", text)
     folder = tmp_path / "run"
     with locks.held([folder]):
         record = json.loads((folder / "lock").read_text())
         assert record["pid"] == os.getpid()
         assert record["host"] == socket.gethostname()
         thread, entered = in_background([folder], before_waiting=asked.set)
-        wait_for(lambda: text.append(capfd.readouterr().err) or "Waiting" in "".join(text))
+        wait_for(lambda: text.getvalue().endswith("\n"))
         assert asked.is_set()
         assert not entered.is_set()
     thread.join(60)
     assert entered.is_set()
     expected = f"Process {os.getpid()} on {socket.gethostname()}, since {record['since']}, trains in {folder}. Waiting"
-    assert "".join(text) == f"{expected} for its end; Ctrl-C ends the waiting.\n"
+    assert text.getvalue() == f"{expected} for its end; Ctrl-C ends the waiting.\n"
 
 
 def test_who_holds_a_lock_can_be_asked(tmp_path, monkeypatch):
@@ -91,7 +95,7 @@ def test_a_run_set_aside_meanwhile_is_locked_in_its_new_place(tmp_path, capfd):
     folder, text = tmp_path / "run", []
     with locks.held([folder]):
         thread, entered = in_background([folder])
-        wait_for(lambda: text.append(capfd.readouterr().err) or "Waiting" in "".join(text))
+        wait_for(lambda: text.getvalue().endswith("\n"))
         folder.rename(tmp_path / "aside")
     thread.join(60)
     assert entered.is_set()
