@@ -35,23 +35,29 @@ def wait_for(condition):
     assert condition()
 
 
-def test_the_second_waits_says_for_whom_and_goes_on(tmp_path, monkeypatch):
-    # Not capfd: what is written while it reads can be lost.
-    asked, text = threading.Event(), io.StringIO()
+@pytest.fixture
+def said(monkeypatch):
+    """What goes to stderr; capfd can lose what is written while it reads."""
+    text = io.StringIO()
     monkeypatch.setattr(sys, "stderr", text)
+    return text
+
+
+def test_the_second_waits_says_for_whom_and_goes_on(tmp_path, said):
+    asked = threading.Event()
     folder = tmp_path / "run"
     with locks.held([folder]):
         record = json.loads((folder / "lock").read_text())
         assert record["pid"] == os.getpid()
         assert record["host"] == socket.gethostname()
         thread, entered = in_background([folder], before_waiting=asked.set)
-        wait_for(lambda: text.getvalue().endswith("\n"))
+        wait_for(lambda: said.getvalue().endswith("\n"))
         assert asked.is_set()
         assert not entered.is_set()
     thread.join(60)
     assert entered.is_set()
     expected = f"Process {os.getpid()} on {socket.gethostname()}, since {record['since']}, trains in {folder}. Waiting"
-    assert text.getvalue() == f"{expected} for its end; Ctrl-C ends the waiting.\n"
+    assert said.getvalue() == f"{expected} for its end; Ctrl-C ends the waiting.\n"
 
 
 def test_who_holds_a_lock_can_be_asked(tmp_path, monkeypatch):
@@ -91,11 +97,11 @@ def test_groups_in_any_order_do_not_wait_for_one_another(tmp_path, monkeypatch):
     assert order == ["a", "b", "a", "b"]
 
 
-def test_a_run_set_aside_meanwhile_is_locked_in_its_new_place(tmp_path, capfd):
-    folder, text = tmp_path / "run", []
+def test_a_run_set_aside_meanwhile_is_locked_in_its_new_place(tmp_path, said):
+    folder = tmp_path / "run"
     with locks.held([folder]):
         thread, entered = in_background([folder])
-        wait_for(lambda: text.getvalue().endswith("\n"))
+        wait_for(lambda: said.getvalue().endswith("\n"))
         folder.rename(tmp_path / "aside")
     thread.join(60)
     assert entered.is_set()
