@@ -35,16 +35,15 @@ def wait_for(condition):
     assert condition()
 
 
-@pytest.fixture
-def said(monkeypatch):
-    """What goes to stderr; capfd can lose what is written while it reads."""
+def stderr(monkeypatch):
+    """What goes there from now on; capfd can lose what is written while it reads."""
     text = io.StringIO()
     monkeypatch.setattr(sys, "stderr", text)
     return text
 
 
-def test_the_second_waits_says_for_whom_and_goes_on(tmp_path, said):
-    asked = threading.Event()
+def test_the_second_waits_says_for_whom_and_goes_on(tmp_path, monkeypatch):
+    asked, said = threading.Event(), stderr(monkeypatch)
     folder = tmp_path / "run"
     with locks.held([folder]):
         record = json.loads((folder / "lock").read_text())
@@ -97,8 +96,8 @@ def test_groups_in_any_order_do_not_wait_for_one_another(tmp_path, monkeypatch):
     assert order == ["a", "b", "a", "b"]
 
 
-def test_a_run_set_aside_meanwhile_is_locked_in_its_new_place(tmp_path, said):
-    folder = tmp_path / "run"
+def test_a_run_set_aside_meanwhile_is_locked_in_its_new_place(tmp_path, monkeypatch):
+    folder, said = tmp_path / "run", stderr(monkeypatch)
     with locks.held([folder]):
         thread, entered = in_background([folder])
         wait_for(lambda: said.getvalue().endswith("\n"))
