@@ -146,17 +146,14 @@ def draw(rows, folder, stamp):
                 below.plot(x, [max(1024 * row["gib_above_start"], 1) for row in of], **style)
             if len(names) > 1:
                 above.legend(loc="lower right")
-            above.set_title(names[0].split(", ")[0].replace(": ", ":\n") if len(names) > 1 else titled(names[0]))
+            title = names[0].split(", ")[0] if len(names) > 1 else names[0]
+            above.set_title(title.replace(": ", ":\n"))
             below.set_xlabel(axis)
             for one in (above, below):
                 scale(one, [row["value"] for row in rows if row["line"] == names[0]])
         axes[0, 0].set_ylabel("time, ms")
         axes[1, 0].set_ylabel("peak memory beyond\nthe start's, MiB")
         plots.save(figure, folder, "growth", stamp)
-
-
-def titled(name):
-    return name.replace(": ", ":\n")
 
 
 def scale(axes, values):

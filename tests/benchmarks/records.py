@@ -1,6 +1,7 @@
 """Tables of measurements, and what they were measured on."""
 
 import csv
+import functools
 import importlib.metadata
 import json
 import os
@@ -62,6 +63,7 @@ def versions():
     return found
 
 
+@functools.cache
 def versions_of(python):
     """The same of another interpreter."""
     said = subprocess.check_output([python, __file__], text=True)

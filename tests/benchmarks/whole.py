@@ -23,6 +23,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import records  # noqa: E402
 
 PARTS = ("imports and start", "data", "compile", "train", "probe", "plot", "other")
+"""Those of ``experiments.common.clock``, whose import would change the environment that is timed."""
 FIRSTS = ("seconds_to_first_step", "seconds_to_first_probe")
 STARTS = ("nothing compiled before", "compiled programs kept", "trained networks kept too")
 HELP = "python -m experiments --help"

@@ -95,7 +95,7 @@ def seconds(job, warm=WARM):
     """Of one run, as it is in a stream of them.
 
     Runs of less than ``SHORT`` are repeated for ``warm`` seconds before the one that counts: the caches have been
-    others', and of threads that have slept, two may share a core for their first hundred milliseconds.
+    others', and of threads that have slept, two may share a core at first.
     """
     began, taken = time.perf_counter(), _seconds(job)
     if taken > SHORT:
